@@ -1,0 +1,244 @@
+"""``clip-app``: serve the app, or analyse files from a shell."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import io
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from clip_app import __version__
+from clip_app.labels import LabelFileError, split_labels
+from clip_app.log import configure_logging
+from clip_app.settings import PREFIX, Settings, SettingsError, load_settings, unknown_variables
+from clip_app.writers import WRITERS, OutputFormat
+
+if TYPE_CHECKING:
+    from clip_app.analyzer import Analyzer, Options
+    from clip_app.loading import Loader
+    from clip_app.results import AnalysisResult
+
+__all__ = ["app", "main"]
+
+SOME_FAILED, USAGE = 1, 2
+
+app = typer.Typer(
+    name="clip-app", help="See what is in a picture with CLIP.", no_args_is_help=False, add_completion=False
+)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def with_settings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag for every setting, and hand it the Settings they make."""
+
+    @functools.wraps(command)
+    def run(**arguments: Any) -> None:
+        given = {name: arguments.pop(name, None) for name in Settings.model_fields}
+        try:
+            settings = load_settings(**given)
+        except SettingsError as error:
+            fail(str(error), USAGE)
+        for name, nearest in unknown_variables(os.environ).items():
+            hint = f" Did you mean {nearest}?" if nearest else ""
+            errors.print(f"warning: there is no setting {name}.{hint}", style="yellow", markup=False)
+        command(settings=settings, **arguments)
+
+    own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+    run.__signature__ = inspect.Signature(own + list(_setting_flags()))  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in run.__signature__.parameters.values()}  # type: ignore[attr-defined]
+    return run
+
+
+def _setting_flags() -> Iterator[inspect.Parameter]:
+    for name, field in Settings.model_fields.items():
+        option = typer.Option(
+            f"--{name.replace('_', '-')}",
+            help=field.description,
+            show_default=False,
+            metavar="VALUE",
+            rich_help_panel=f"Settings (also {PREFIX}* variables)",
+        )
+        yield inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[str | None, option]
+        )
+
+
+@app.callback(invoke_without_command=True)
+def default(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """See what is in a picture with CLIP. Without a command, serve."""
+    if version:
+        typer.echo(f"clip_app {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        with_settings(_serve)()
+
+
+@app.command()
+@with_settings
+def serve(settings: Settings) -> None:
+    """Serve the web page, the API and the metrics."""
+    _serve(settings)
+
+
+def _serve(settings: Settings) -> None:
+    from clip_app import server
+
+    configure_logging(settings, settings.log_level)
+    try:
+        server.serve(settings)
+    except LabelFileError as error:
+        fail(str(error), USAGE)
+
+
+@app.command()
+@with_settings
+def analyze(
+    settings: Settings,
+    paths: Annotated[list[str], typer.Argument(help="Pictures, folders, or - for standard input.", metavar="PATH")],
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders too.")] = False,
+    labels: Annotated[str | None, typer.Option(help="Your own labels, comma separated.")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line.")] = None,
+    groups: Annotated[str | None, typer.Option(help="Label groups, such as objects,scenes,content.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt for your labels, with {} for the label.")] = None,
+    top_k: Annotated[int | None, typer.Option(help="Labels per group; 5, or all of yours.")] = None,
+    independent: Annotated[bool, typer.Option("--independent", help="Score each label alone.")] = False,
+    format: Annotated[OutputFormat, typer.Option(help="How to write the results.")] = OutputFormat.table,
+    output: Annotated[Path | None, typer.Option(help="A file for the results, instead of standard output.")] = None,
+) -> None:
+    """Say what is in pictures. A bad file is reported and the rest go on."""
+    from clip_app.errors import BadOption
+
+    configure_logging(settings, "error")  # what matters to one call is printed, not logged
+    try:
+        options = _options(labels, labels_file, groups, template, top_k, independent)
+    except BadOption as error:
+        fail(error.message, USAGE)
+    files = list(find_pictures(paths, recursive))
+    loader, analyzer = _load(settings, options)
+    failed = 0
+    with _opened(output) as out:
+        writer = WRITERS[format](out)
+        for path, answer in _analyze_all(analyzer, files, options):
+            if isinstance(answer, str):
+                failed += 1
+                errors.print(f"{path}: {answer}", style="red", markup=False)
+            else:
+                writer.write(answer)
+        writer.close()
+    loader.close()
+    if failed:
+        raise typer.Exit(SOME_FAILED)
+
+
+def _options(
+    labels: str | None,
+    labels_file: Path | None,
+    groups: str | None,
+    template: str | None,
+    top_k: int | None,
+    independent: bool,
+) -> Options:
+    from clip_app.analyzer import Options
+    from clip_app.errors import BadOption
+    from clip_app.labels import own_group
+
+    own = None if labels is None else split_labels(labels)
+    if labels_file is not None:
+        try:
+            lines = labels_file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadOption(f"--labels-file cannot be read: {error}") from None
+        own = (own or ()) + tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
+    if own is not None:
+        own_group(own, template)
+    chosen = None if groups is None else split_labels(groups)
+    return Options(groups=chosen, labels=own, template=template, independent=independent, top_k=top_k)
+
+
+def find_pictures(paths: Iterable[str], recursive: bool) -> Iterator[str]:
+    """Yield the files named, and of folders those whose name ends like a picture's."""
+    from clip_app.images import ACCEPTED_SUFFIXES
+
+    for name in paths:
+        path = Path(name)
+        if name == "-" or not path.is_dir():
+            yield name
+            continue
+        found = path.rglob("*") if recursive else path.glob("*")
+        yield from (str(p) for p in sorted(found) if p.suffix.lower() in ACCEPTED_SUFFIXES and p.is_file())
+
+
+def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
+    from clip_app.analyzer import Analyzer
+    from clip_app.errors import AppError
+    from clip_app.loading import Loader
+
+    try:
+        loader = Loader(settings, preload=())
+    except LabelFileError as error:
+        fail(str(error), USAGE)
+    with errors.status("Loading the model ...") if errors.is_terminal else nullcontext():
+        loader.run()
+    try:
+        options.resolve(loader.serving())
+    except AppError as error:
+        fail(error.message, USAGE if error.status == 422 else SOME_FAILED)
+    if loader.serving().model.info.bundled:
+        why = f" ({loader.status.reason})" if loader.status.reason else ""
+        errors.print(f"note: the small demonstration model answers{why}", style="yellow", markup=False)
+    return loader, Analyzer(loader, settings, decoders=1)
+
+
+def _analyze_all(analyzer: Analyzer, files: list[str], options: Options) -> Iterator[tuple[str, AnalysisResult | str]]:
+    from clip_app.errors import AppError
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    shown = errors.is_terminal and len(files) > 1
+    with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
+        for path in progress.track(files, description="Analysing"):
+            try:
+                data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+                name = "standard input" if path == "-" else path
+                yield path, analyzer.analyze(data, options, name=name, source="cli", endpoint="cli")
+            except AppError as error:
+                yield path, error.message
+            except OSError as error:
+                yield path, error.strerror or "The file cannot be read."
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[TextIO]:
+    if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
+        yield sys.stdout
+        return
+    try:
+        file = output.open("w", encoding="utf-8", newline="")
+    except OSError as error:
+        fail(f"--output {output}: {error.strerror}", USAGE)
+    with file:
+        yield file
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Print one line and exit."""
+    errors.print(f"clip-app: {message}", style="red", markup=False)
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,68 @@
+"""What can go wrong with one picture, and what the person who sent it should do."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+__all__ = [
+    "AppError",
+    "BadOption",
+    "Busy",
+    "EncodingFailed",
+    "ImageTooLarge",
+    "NotReady",
+    "Outcome",
+    "UndecodableImage",
+]
+
+Outcome = Literal["ok", "invalid", "rejected", "error"]
+
+
+class AppError(Exception):
+    """An error whose message is safe to show: it names what to change, never a server path."""
+
+    code = "error"
+    status = 500
+    outcome: Outcome = "error"
+
+    @property
+    def message(self) -> str:
+        return str(self)
+
+
+class UndecodableImage(AppError):
+    """The bytes are no picture, or a damaged one."""
+
+    code, status, outcome = "undecodable_image", 400, "invalid"
+
+
+class ImageTooLarge(AppError):
+    """The picture has more bytes or pixels than MAX_UPLOAD_MB or MAX_PIXELS allow."""
+
+    code, status, outcome = "too_large", 413, "invalid"
+
+
+class BadOption(AppError):
+    """A label, group, template or number is not of the form it should be."""
+
+    code, status, outcome = "bad_option", 422, "invalid"
+
+
+class Busy(AppError):
+    """QUEUE_SIZE pictures are already being worked on."""
+
+    code, status, outcome = "busy", 503, "rejected"
+    retry_after = 1
+
+
+class NotReady(AppError):
+    """No model is loaded yet, or none could be."""
+
+    code, status, outcome = "not_ready", 503, "rejected"
+    retry_after = 5
+
+
+class EncodingFailed(AppError):
+    """The image encoder failed on this picture."""
+
+    code, status, outcome = "encoding_failed", 500, "error"

@@ -1,0 +1,210 @@
+"""What stands before every route: body limits, closed doors and the password. Pure ASGI."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import json
+from contextlib import suppress
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["BasicAuth", "Guard", "error_response"]
+
+MEGABYTE = 1_000_000
+JSON_LIMIT = MEGABYTE
+MULTIPART_OVERHEAD = MEGABYTE
+
+# Doors of Gradio that this app does not use: they relay other servers' content or take unbounded work.
+CLOSED = (
+    "/gradio_api/file=http",
+    "/gradio_api/file/http",
+    "/gradio_api/proxy=",
+    "/gradio_api/process_recording",
+    "/gradio_api/deep_link",
+    "/gradio_api/run-history",
+    "/gradio_api/runs",
+    "/gradio_api/component_server",
+    "/gradio_api/custom_component",
+    "/gradio_api/stream/",
+    "/gradio_api/vibe-edit",
+    "/gradio_api/undo-vibe-edit",
+    "/monitoring",
+)
+# Gradio builds the links of its page from these; anybody can send them. ROOT_PATH is the safe way.
+UNTRUSTED_HEADERS = (b"x-forwarded-host", b"x-gradio-server")
+
+
+def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error as the REST route answers it."""
+    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+
+
+class Guard:
+    """Bounds every body before it is parsed, and closes what is not needed."""
+
+    def __init__(self, app: ASGIApp, *, upload_bytes: int, request_bytes: int) -> None:
+        """Let through Gradio uploads of ``upload_bytes`` and REST bodies of ``request_bytes``."""
+        self.app = app
+        self._limits = {"/gradio_api/upload": upload_bytes, "/api/analyze": request_bytes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if path.startswith(CLOSED):
+            await error_response(404, "not_found", "There is nothing here.")(scope, receive, send)
+            return
+        scope = dict(scope, headers=[h for h in scope["headers"] if h[0].lower() not in UNTRUSTED_HEADERS])
+        bounded = path in self._limits
+        limit = self._limits[path] + MULTIPART_OVERHEAD if bounded else JSON_LIMIT
+        body = _BoundedBody(receive, limit)
+        if int(Headers(scope=scope).get("content-length", "0")) > limit:
+            await body.drain()
+            await _too_large(limit)(scope, receive, send)
+        elif path.startswith("/gradio_api/") and not bounded:
+            await self._json(scope, body, send)
+        else:
+            await self._stream(scope, body, send)
+
+    async def _stream(self, scope: Scope, body: _BoundedBody, send: Send) -> None:
+        """Let the body through as it comes; a body over the limit turns any answer into 413."""
+        started = False
+
+        async def watch(message: Message) -> None:
+            nonlocal started
+            if not body.exceeded or started:
+                started = True
+                await send(message)
+
+        with suppress(_BodyTooLarge):
+            await self.app(scope, body, watch)
+        if body.exceeded and not started:
+            await body.drain()
+            await _too_large(body.limit)(scope, body, send)
+
+    async def _json(self, scope: Scope, body: _BoundedBody, send: Send) -> None:
+        """Read the whole body first: Gradio downloads any URL it finds in it, however large."""
+        try:
+            content = await body.read()
+        except _BodyTooLarge:
+            await body.drain()
+            await _too_large(body.limit)(scope, body, send)
+            return
+        if b"://" in content and _names_remote_file(content):
+            message = "Pictures are not fetched from the web. Download it and upload the file."
+            await error_response(422, "bad_option", message)(scope, body, send)
+            return
+        await self.app(scope, _replay(content, body), send)
+
+
+class _BodyTooLarge(Exception):
+    pass
+
+
+class _BoundedBody:
+    """A receive channel that counts, and raises past the limit."""
+
+    def __init__(self, receive: Receive, limit: int) -> None:
+        self.limit = limit
+        self.exceeded = False
+        self._receive = receive
+        self._count = 0
+        self._more = True
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._count += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+            if self._count > self.limit:
+                self.exceeded = True
+                raise _BodyTooLarge
+        return message
+
+    async def read(self) -> bytes:
+        content = bytearray()
+        while self._more:
+            message = await self()
+            if message["type"] == "http.disconnect":
+                break
+            content += message.get("body", b"")
+        return bytes(content)
+
+    async def drain(self) -> None:
+        """Throw away some of the rest, so that a client still sending gets to read the answer."""
+        bound = self._count + 2 * self.limit
+        while self._more and self._count < bound:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                return
+            self._count += len(message.get("body", b""))
+            self._more = message.get("more_body", False)
+
+
+def _replay(content: bytes, after: Receive) -> Receive:
+    sent = False
+
+    async def receive() -> Message:
+        nonlocal sent
+        if sent:
+            return await after()
+        sent = True
+        return {"type": "http.request", "body": content, "more_body": False}
+
+    return receive
+
+
+def _too_large(limit: int) -> JSONResponse:
+    megabytes = max(1, (limit - MULTIPART_OVERHEAD) // MEGABYTE)
+    message = f"The request is larger than {megabytes} MB. Send less, or raise CLIP_APP_MAX_UPLOAD_MB."
+    return error_response(413, "too_large", message)
+
+
+def _names_remote_file(content: bytes) -> bool:
+    try:
+        pending: list[Any] = [json.loads(content)]
+    except (ValueError, RecursionError):
+        return False
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            path = value.get("path")
+            if isinstance(path, str) and "://" in path:
+                return True
+            pending.extend(value.values())
+        elif isinstance(value, list):
+            pending.extend(value)
+    return False
+
+
+class BasicAuth:
+    """HTTP Basic authentication for everything but health and metrics."""
+
+    OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/"})
+
+    def __init__(self, app: ASGIApp, *, credentials: str) -> None:
+        """Let in whoever sends ``credentials``, which read ``user:password``."""
+        self.app = app
+        self._expected = credentials.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in self.OPEN or self._allowed(Headers(scope=scope)):
+            await self.app(scope, receive, send)
+            return
+        challenge = {"WWW-Authenticate": 'Basic realm="clip_app", charset="UTF-8"'}
+        response = error_response(401, "unauthorized", "A user name and a password are needed.", challenge)
+        await response(scope, receive, send)
+
+    def _allowed(self, headers: Headers) -> bool:
+        kind, _, value = headers.get("authorization", "").partition(" ")
+        try:
+            given = base64.b64decode(value, validate=True) if kind.lower() == "basic" else b""
+        except (binascii.Error, ValueError):
+            return False
+        return hmac.compare_digest(given, self._expected)

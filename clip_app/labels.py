@@ -1,0 +1,136 @@
+"""Label groups: text files that a person can edit, each with its prompt templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from clip_app.errors import BadOption
+
+__all__ = [
+    "DEFAULT_NEUTRAL",
+    "DEFAULT_TEMPLATE",
+    "LabelFileError",
+    "LabelGroup",
+    "choose_groups",
+    "load_groups",
+    "own_group",
+    "preset_folder",
+    "split_labels",
+]
+
+DEFAULT_TEMPLATE = "a photo of a {}."
+DEFAULT_NEUTRAL = ("a photo.", "an image.", "a picture of something.", "a photo of something.")
+PRESETS = ("objects", "scenes", "content")
+MAX_LABELS = 1000
+MAX_LABEL_LENGTH = 200
+GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+HEADER = re.compile(r"(title|template|neutral):\s*(.*)")
+
+
+class LabelFileError(ValueError):
+    """A label file cannot be used; the message names the file and the line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelGroup:
+    """Labels that are scored against each other and against prompts that name nothing."""
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
+    neutral: tuple[str, ...] = DEFAULT_NEUTRAL
+
+
+def preset_folder() -> Path:
+    """The folder of the groups that come with the package: objects, scenes, content."""
+    return Path(__file__).parent / "label_groups"
+
+
+def load_groups(*folders: Path) -> dict[str, LabelGroup]:
+    """Read every ``*.txt`` of the folders, a later one replacing a group of the same name.
+
+    Raises:
+        LabelFileError: a file has no labels, a label twice, or a template without {}.
+    """
+    groups = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*.txt"), key=_reading_order):
+            groups[path.stem] = parse_group(path.stem, path.read_text(encoding="utf-8"))
+    return groups
+
+
+def _reading_order(path: Path) -> tuple[int, str]:
+    """The groups of the package in the order people ask, then others by name."""
+    return (PRESETS.index(path.stem) if path.stem in PRESETS else len(PRESETS), path.stem)
+
+
+def parse_group(name: str, text: str) -> LabelGroup:
+    """Parse a label file: comments, ``title:``, ``template:`` and ``neutral:`` lines, then labels."""
+    if not GROUP_NAME.fullmatch(name):
+        raise LabelFileError(f"{name}.txt: name the file in lower-case letters, digits, - and _")
+    headers: dict[str, list[str]] = {"title": [], "template": [], "neutral": []}
+    labels: dict[str, None] = {}
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if not line or line.startswith("#"):
+            continue
+        if match := HEADER.fullmatch(line):
+            headers[match[1]].append(match[2])
+            if match[1] == "template" and match[2].count("{}") != 1:
+                raise LabelFileError(f"{name}.txt, line {number}: a template needs {{}} once, for the label")
+        elif line in labels:
+            raise LabelFileError(f"{name}.txt, line {number}: the label {line!r} is there twice")
+        else:
+            labels[line] = None
+    if not labels:
+        raise LabelFileError(f"{name}.txt: there are no labels in it")
+    return LabelGroup(
+        name=name,
+        title=headers["title"][-1] if headers["title"] else name.capitalize(),
+        labels=tuple(labels),
+        templates=tuple(headers["template"]) or (DEFAULT_TEMPLATE,),
+        neutral=tuple(headers["neutral"]) or DEFAULT_NEUTRAL,
+    )
+
+
+def split_labels(text: str) -> tuple[str, ...]:
+    """Split labels that a person typed, at commas and line ends, each once."""
+    return tuple(dict.fromkeys(part for raw in re.split(r"[,\n]", text) if (part := " ".join(raw.split()))))
+
+
+def own_group(labels: Iterable[str], template: str | None = None) -> LabelGroup:
+    """Make a group of labels that came with a request.
+
+    Raises:
+        BadOption: no labels, too many or too long, or a template without {}.
+    """
+    unique = tuple(dict.fromkeys(labels))
+    if not unique:
+        raise BadOption("No labels were given. Give some, separated by commas.")
+    if len(unique) > MAX_LABELS:
+        raise BadOption(f"{len(unique)} labels were given; at most {MAX_LABELS} are accepted.")
+    if any(len(label) > MAX_LABEL_LENGTH for label in unique):
+        raise BadOption(f"A label has more than {MAX_LABEL_LENGTH} characters. Shorten it.")
+    template = template or DEFAULT_TEMPLATE
+    if template.count("{}") != 1 or len(template) > MAX_LABEL_LENGTH:
+        raise BadOption("The template needs {} once, where the label goes, such as: a photo of a {}.")
+    return LabelGroup(name="labels", title="Your labels", labels=unique, templates=(template,))
+
+
+def choose_groups(groups: Mapping[str, LabelGroup], names: Iterable[str]) -> list[LabelGroup]:
+    """Return the groups of those names, in that order.
+
+    Raises:
+        BadOption: a name is not one of the groups.
+    """
+    chosen = []
+    for name in dict.fromkeys(names):
+        if name not in groups:
+            raise BadOption(f"There is no label group {name[:40]!r}. There are: {', '.join(groups)}.")
+        chosen.append(groups[name])
+    if not chosen:
+        raise BadOption(f"No label group was chosen. There are: {', '.join(groups)}.")
+    return chosen

@@ -1,0 +1,211 @@
+"""Getting a model ready: in the background, with progress, and with a fallback."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from clip_app import __version__
+from clip_app.errors import NotReady
+from clip_app.labels import LabelGroup, load_groups, preset_folder
+from clip_app.machine import available_cpus
+from clip_app.settings import Settings
+from clip_app.telemetry import MODEL_LOAD_SECONDS, MODEL_READY, set_model_info
+
+if TYPE_CHECKING:  # both import torch; loading does so in its own time, in the background
+    from clip_app.bank import LabelBank
+    from clip_app.batching import MicroBatcher
+    from clip_app.model import Model
+
+__all__ = ["LoadStatus", "Loader", "Serving", "bundled_folder"]
+
+logger = logging.getLogger("clip_app")
+
+Phase = Literal["starting", "fetching", "loading", "labels", "warming up", "ready", "failed"]
+
+
+@dataclass(frozen=True)
+class LoadStatus:
+    """How far loading is. ``reason`` says why it failed, or why the bundled model serves."""
+
+    phase: Phase = "starting"
+    progress: float = 0.0
+    reason: str | None = None
+
+    @property
+    def ready(self) -> bool:
+        """True once a real inference was answered."""
+        return self.phase == "ready"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A model that has answered, and what goes with it."""
+
+    model: Model
+    bank: LabelBank
+    batcher: MicroBatcher
+    groups: dict[str, LabelGroup]
+    default_groups: tuple[str, ...]
+
+
+def bundled_folder() -> Path:
+    """The checkpoint inside the package."""
+    return Path(__file__).parent / "bundled"
+
+
+class Loader:
+    """Loads the model that the settings name, once."""
+
+    def __init__(self, settings: Settings, *, preload: Sequence[str] | None = None) -> None:
+        """Prepare to load; ``preload`` names the groups to embed first, by default the default groups."""
+        self.status = LoadStatus()
+        self._settings = settings
+        self._preload = preload
+        self._serving: Serving | None = None
+        self._thread = threading.Thread(target=self.run, name="model-loader", daemon=True)
+        # Read now, so that a bad label file stops the start.
+        self.groups = load_groups(preset_folder(), *([settings.labels_dir] if settings.labels_dir else []))
+
+    def start(self) -> None:
+        """Load in the background."""
+        self._thread.start()
+
+    def serving(self) -> Serving:
+        """Return what serves.
+
+        Raises:
+            NotReady: with how far loading is, or why it failed.
+        """
+        if self._serving is None:
+            raise NotReady(describe(self.status))
+        return self._serving
+
+    def close(self) -> None:
+        """Stop encoding, once what waits is answered."""
+        if self._serving is not None:
+            self._serving.batcher.close()
+
+    def run(self) -> None:
+        """Load now; the status says how it ended."""
+        started = time.monotonic()
+        MODEL_READY.set(0)
+        try:
+            model, reason = self._load()
+            serving = self._prepare(model, reason)
+        except Exception as error:  # the loading thread's last line of defence: say it, stay alive
+            self.status = LoadStatus("failed", 0.0, str(error) or type(error).__name__)
+            logger.error("no model: %s", self.status.reason, exc_info=error)
+            return
+        self._serving = serving
+        set_model_info(model.info, model.device)
+        MODEL_LOAD_SECONDS.set(time.monotonic() - started)
+        MODEL_READY.set(1)
+        self.status = LoadStatus("ready", 1.0, reason)
+        logger.info("ready: %s at %s after %.1f s", model.info.id, model.info.revision, time.monotonic() - started)
+
+    def _load(self) -> tuple[Model, str | None]:
+        from clip_app.hub import HubError
+        from clip_app.model import CheckpointError
+
+        wanted = self._settings.model
+        if wanted == "bundled":
+            return self._load_bundled(), None
+        try:
+            return self._load_wanted(wanted), None
+        except (HubError, CheckpointError) as error:
+            if self._settings.fallback == "none":
+                raise
+            logger.warning("the bundled demonstration model serves instead of %s: %s", wanted, error)
+            return self._load_bundled(), str(error)
+
+    def _load_wanted(self, wanted: str) -> Model:
+        from clip_app.hub import fetch
+        from clip_app.model import CheckpointError
+
+        folder = Path(wanted).expanduser()
+        if folder.is_dir():
+            return self._load_folder(folder, folder.resolve().name, "local", bundled=False)
+        if wanted.startswith(("/", ".", "~")) or wanted.count("/") > 1:
+            raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
+        self.status = LoadStatus("fetching")
+        snapshot = fetch(wanted, self._settings.revision, self._report("fetching"))
+        return self._load_folder(snapshot, wanted, snapshot.name, bundled=False)
+
+    def _load_bundled(self) -> Model:
+        return self._load_folder(bundled_folder(), "bundled", __version__, bundled=True)
+
+    def _load_folder(self, folder: Path, name: str, revision: str, *, bundled: bool) -> Model:
+        self.status = LoadStatus("loading")
+        from clip_app.model import load_model
+
+        settings = self._settings
+        return load_model(
+            folder,
+            name=name,
+            revision=revision,
+            bundled=bundled,
+            device=settings.device,
+            precision=settings.precision,
+            threads=available_cpus() if settings.threads == "auto" else settings.threads,
+        )
+
+    def _prepare(self, model: Model, reason: str | None) -> Serving:
+        from clip_app.bank import LabelBank
+        from clip_app.batching import MicroBatcher
+
+        groups, defaults = self._groups_of(model)
+        bank = LabelBank(model)
+        wanted = defaults if self._preload is None else [name for name in self._preload if name in groups]
+        for i, name in enumerate(wanted):
+            report = self._report("labels", start=i / len(wanted), share=1 / len(wanted))
+            bank.keep(groups[name], report)
+        self.status = LoadStatus("warming up")
+        batcher = MicroBatcher(model.encode_images, max_batch_size=self._settings.max_batch_size)
+        _answer_once(model, batcher)
+        return Serving(model=model, bank=bank, batcher=batcher, groups=groups, default_groups=tuple(defaults))
+
+    def _groups_of(self, model: Model) -> tuple[dict[str, LabelGroup], list[str]]:
+        """A checkpoint that brings groups of its own is asked for those first."""
+        brought = load_groups(model.label_folder) if model.label_folder else {}
+        groups = brought | self.groups
+        if not brought:
+            return groups, list(groups)
+        own = set(load_groups(self._settings.labels_dir)) if self._settings.labels_dir else set()
+        return groups, [name for name in groups if name in brought or name in own]
+
+    def _report(self, phase: Phase, start: float = 0.0, share: float = 1.0) -> Callable[[float], None]:
+        def report(done: float) -> None:
+            self.status = LoadStatus(phase, min(1.0, start + share * done))
+
+        return report
+
+
+def describe(status: LoadStatus) -> str:
+    """Say in a sentence how far loading is."""
+    if status.phase == "failed":
+        return f"No model could be loaded: {status.reason}"
+    names = {
+        "starting": "The model is about to load.",
+        "fetching": "The model is being fetched from the Hub.",
+        "loading": "The model is being loaded.",
+        "labels": "The labels are being embedded.",
+        "warming up": "The model is warming up.",
+        "ready": "The model is ready.",
+    }
+    share = f" {status.progress:.0%} done." if status.phase in ("fetching", "labels") else ""
+    return names[status.phase] + share
+
+
+def _answer_once(model: Model, batcher: MicroBatcher) -> None:
+    """Readiness means one real inference: a grey picture, all the way."""
+    from PIL import Image
+
+    embedding = batcher.encode(model.preprocessing(Image.new("RGB", (320, 240), "grey"))).embedding
+    if not abs(float(embedding @ embedding) - 1) < 1e-2:
+        raise RuntimeError("the model's first answer is no unit embedding; fetch the checkpoint again")

@@ -1,0 +1,61 @@
+"""The result, the same from every face."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, Field
+
+__all__ = ["AnalysisResult", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
+
+
+class ModelInfo(BaseModel):
+    """Which checkpoint answered, and how it runs."""
+
+    id: str
+    revision: str
+    engine: str
+    precision: str
+    bundled: bool = Field(description="True for the small demonstration model inside the package.")
+
+
+class ImageInfo(BaseModel):
+    """The picture as it was understood, upright."""
+
+    name: str
+    width: int
+    height: int
+
+
+class LabelScore(BaseModel):
+    """One label's scores."""
+
+    label: str
+    confidence: float = Field(description="Softmax within the group; not a probability of being right.")
+    similarity: float = Field(description="Raw cosine of the image and the label embedding.")
+
+
+class GroupResult(BaseModel):
+    """The best labels of one group, best first."""
+
+    name: str
+    no_match: float = Field(description="Share of the prompts that name nothing.")
+    labels: list[LabelScore]
+
+
+class Timings(BaseModel):
+    """Milliseconds spent in each stage."""
+
+    decode: float = 0
+    preprocess: float = 0
+    queue: float = 0
+    encode: float = 0
+    score: float = 0
+    total: float = 0
+
+
+class AnalysisResult(BaseModel):
+    """What is in one picture."""
+
+    model: ModelInfo
+    image: ImageInfo
+    groups: list[GroupResult]
+    timings_ms: Timings

@@ -1,0 +1,124 @@
+"""One application on one port, made in one place: page, API, REST, health and metrics."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from clip_app import __version__, telemetry
+from clip_app.analyzer import Analyzer
+from clip_app.guard import BasicAuth, Guard
+from clip_app.loading import Loader
+from clip_app.machine import available_cpus
+from clip_app.rest import add_error_handlers, rest_routes
+from clip_app.settings import Settings
+
+__all__ = ["Application", "create_app", "serve"]
+
+logger = logging.getLogger("clip_app")
+
+GRACE_SECONDS = 20
+DESCRIPTION = "See what is in a picture: objects, scenes and other content, with confidence scores."
+
+
+@dataclass(frozen=True)
+class Application:
+    """The ASGI application, and Gradio's own inside it, which has streams to end at a stop."""
+
+    asgi: ASGIApp
+    gradio: FastAPI
+
+
+def create_app(settings: Settings) -> Application:
+    """Make everything that is shared, and pass it in. The model loads once the server starts."""
+    loader = Loader(settings)
+    analyzer = Analyzer(loader, settings, decoders=available_cpus())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loader.start()
+        yield
+        loader.close()
+
+    api = _parent(lifespan)
+    add_error_handlers(api)
+    # Whatever comes after a mount at "/" is never reached.
+    for path in ("/metrics", "/metrics/"):
+        api.add_api_route(path, telemetry.metrics, include_in_schema=False)
+    api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
+    from clip_app.ui import mount_ui
+
+    gradio_app = mount_ui(api, analyzer, loader, settings)
+    # A request of several pictures may have as much as four of the largest.
+    guarded: ASGIApp = Guard(api, upload_bytes=settings.max_upload_bytes, request_bytes=4 * settings.max_upload_bytes)
+    if settings.auth is not None:
+        guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
+    return Application(guarded, gradio_app)
+
+
+def _parent(lifespan: object) -> FastAPI:
+    from fastapi_offline import FastAPIOffline
+
+    return FastAPIOffline(
+        docs_url="/api/docs",
+        redoc_url=None,
+        openapi_url="/api/openapi.json",
+        static_url="/api/static",
+        title="clip_app",
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+    )
+
+
+def serve(settings: Settings) -> None:
+    """Serve until a signal comes, then answer what was accepted and stop."""
+    uploads = Path(tempfile.mkdtemp(prefix="clip_app-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read by Gradio; only files below it are ever opened
+    try:
+        application = create_app(settings)
+        config = uvicorn.Config(
+            application.asgi,
+            host=settings.host,
+            port=settings.port,
+            root_path=settings.root_path if settings.root_path.startswith("/") else "",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=GRACE_SECONDS,
+        )
+        _Server(config, application.gradio).run()
+    finally:
+        shutil.rmtree(uploads, ignore_errors=True)
+
+
+class _Server(uvicorn.Server):
+    """Ends Gradio's endless streams at a signal; they would hold the server up."""
+
+    def __init__(self, config: uvicorn.Config, gradio: FastAPI) -> None:
+        super().__init__(config)
+        self._gradio = gradio
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        stop = getattr(self._gradio, "stop_event", None)
+        if stop is not None:
+            stop.set()
+        super().handle_exit(sig, frame)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
+            port = self.servers[0].sockets[0].getsockname()[1]
+            logger.info("clip_app %s is at http://%s:%d", __version__, host, port)

@@ -1,0 +1,111 @@
+"""Every setting, read from ``CLIP_APP_*`` variables or the flags of the same names."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["DEFAULT_MODEL", "PREFIX", "Settings", "SettingsError", "load_settings", "unknown_variables"]
+
+PREFIX = "CLIP_APP_"
+DEFAULT_MODEL = "openai/clip-vit-base-patch32"
+
+
+class SettingsError(ValueError):
+    """A setting has a value that is not allowed; the message is one line."""
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Immutable: made once and passed in."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True, extra="ignore")
+
+    model: str = Field(DEFAULT_MODEL, min_length=1, description="A Hub id, a local folder, or 'bundled'.")
+    revision: str | None = Field(None, description="The commit of the model; the default model's is pinned.")
+    fallback: Literal["bundled", "none"] = Field(
+        "bundled", description="What serves where the model cannot be had: 'bundled' or 'none'."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="'auto', 'cpu' or 'cuda'.")
+    engine: Literal["auto", "torch"] = Field("auto", description="'auto' or 'torch'.")
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="'auto' (float32), 'float32' or 'bfloat16'."
+    )
+    threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
+        "auto", description="Threads of the encoders; 'auto' takes the cgroup's CPU quota."
+    )
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(
+        7860,
+        ge=0,
+        le=65535,
+        validation_alias=AliasChoices(f"{PREFIX}PORT", "PORT"),
+        description="The port to listen on.",
+    )
+    root_path: str = Field("", description="The path under which a proxy serves the app, such as /clip.")
+    auth: SecretStr | None = Field(None, description="user:password for everything but health and metrics.")
+    max_upload_mb: float = Field(20, gt=0, le=1024, description="The most megabytes one picture may have.")
+    max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000, description="The most pixels one picture may have.")
+    queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
+    max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")
+    labels_dir: Path | None = Field(None, description="A folder of your own label groups.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="'text' or 'json'.")
+
+    @field_validator("auth")
+    @classmethod
+    def _user_and_password(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not all(value.get_secret_value().partition(":")):
+            raise ValueError("it must be user:password")
+        return value
+
+    @field_validator("labels_dir")
+    @classmethod
+    def _existing_folder(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_dir():
+            raise ValueError("it must be an existing folder")
+        return value
+
+    @field_validator("root_path")
+    @classmethod
+    def _starts_with_slash(cls, value: str) -> str:
+        if value and not value.startswith(("/", "http://", "https://")):
+            raise ValueError("it must start with / or be a full URL")
+        return value.rstrip("/")
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """MAX_UPLOAD_MB in bytes."""
+        return int(self.max_upload_mb * 1_000_000)
+
+
+def load_settings(**given: Any) -> Settings:
+    """Read the environment, with values of flags given in their place.
+
+    Raises:
+        SettingsError: naming the setting, its value and what is allowed.
+    """
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError(_one_line(error)) from None
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
+    """Return variables that look like settings and are none, each with the nearest real name."""
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    unknown = [name for name in environ if name.startswith(PREFIX) and name not in known]
+    return {name: next(iter(difflib.get_close_matches(name, known, 1)), None) for name in unknown}
+
+
+def _one_line(error: ValidationError) -> str:
+    problem = error.errors()[0]
+    name = str(problem["loc"][0]).upper().removeprefix(PREFIX)
+    value = "***" if name == "AUTH" else problem["input"]
+    messages = [p["msg"].removeprefix("Value error, ") for p in error.errors() if p["loc"][0] == problem["loc"][0]]
+    allowed = " or ".join(dict.fromkeys(message[0].lower() + message[1:] for message in messages))
+    return f"{PREFIX}{name}={value}: {allowed}"

@@ -1,0 +1,290 @@
+"""The page and Gradio's generated API, both thin faces on one call."""
+
+# Annotations stay objects here: Gradio documents its API from them.
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Read when Gradio is imported: nothing is reported outside, no table is built after each event.
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
+
+import gradio as gr
+from fastapi import FastAPI
+from gradio.utils import get_upload_folder
+
+from clip_app import __version__, view
+from clip_app.analyzer import Analyzer, Endpoint, Options, Source
+from clip_app.errors import AppError, BadOption, NotReady
+from clip_app.labels import DEFAULT_TEMPLATE, split_labels
+from clip_app.loading import Loader
+from clip_app.rest import Readiness, readiness
+from clip_app.results import AnalysisResult, ModelInfo
+from clip_app.settings import Settings
+
+__all__ = ["mount_ui", "read_upload"]
+
+TITLE = "clip_app: what is in this picture?"
+EXAMPLES = Path(__file__).parent / "examples"
+POLL_SECONDS = 1.0
+SESSIONS_KEPT = 500
+DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an hour
+
+
+def mount_ui(app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Settings) -> FastAPI:
+    """Mount the page at / after every other route, and return Gradio's application."""
+    page = Page(analyzer, loader, settings)
+    demo = page.build()
+    demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
+    demo.state_session_capacity = SESSIONS_KEPT
+    gr.mount_gradio_app(
+        app,
+        demo,
+        path="/",
+        root_path=settings.root_path or None,
+        show_error=False,
+        max_file_size=settings.max_upload_bytes,
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        footer_links=["api"],
+        theme=gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]),
+        css=view.STYLE,
+    )
+    # Mounted apps never "launch", and without this Gradio copies any server path it is told to.
+    demo.has_launched = True
+    gradio_app: FastAPI = demo.app if hasattr(demo, "app") else app.routes[-1].app  # type: ignore[attr-defined]
+    return gradio_app
+
+
+def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
+    """Return the bytes and the name of an uploaded file, as Gradio describes it.
+
+    Only regular files below the upload folder are opened, whatever the path says.
+
+    Raises:
+        BadOption: there is no picture, or the path was not uploaded here.
+    """
+    if hasattr(value, "model_dump"):
+        value = value.model_dump()
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise BadOption("There is no picture. Upload one first.")
+    refusal = BadOption("The picture was not uploaded here. Upload it through /gradio_api/upload first.")
+    try:
+        path = Path(value["path"]).resolve(strict=True)
+        if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+            raise refusal
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError):
+        raise refusal from None
+    name = value.get("orig_name")
+    return data, name if isinstance(name, str) else path.name
+
+
+class Status(Readiness):
+    """What ``/status`` answers."""
+
+    version: str = __version__
+    model: ModelInfo | None
+    groups: list[str]
+
+
+class Page:
+    """The Blocks of the page and the functions behind them."""
+
+    def __init__(self, analyzer: Analyzer, loader: Loader, settings: Settings) -> None:
+        self._analyzer = analyzer
+        self._loader = loader
+        self._max_bytes = settings.max_upload_bytes
+        self._event = {"concurrency_id": "clip", "concurrency_limit": settings.queue_size}
+
+    def build(self) -> gr.Blocks:
+        with gr.Blocks(title=TITLE, delete_cache=DELETE_UPLOADS, analytics_enabled=False) as demo:
+            gr.HTML(view.HEADER)
+            banner = gr.HTML(self._banner())
+            with gr.Row():
+                with gr.Column(scale=5, min_width=320):
+                    image = gr.Image(
+                        label="Picture",
+                        type="filepath",
+                        sources=["upload", "clipboard", "webcam"],
+                        height=380,
+                        elem_id="picture",
+                    )
+                    gr.Examples(
+                        [[str(path)] for path in sorted(EXAMPLES.glob("*.jpg"))], [image], label="Try one of these"
+                    )
+                with gr.Column(scale=6, min_width=320):
+                    self._questions(image, banner, demo)
+            self._api()
+        return demo
+
+    def _questions(self, image: gr.Image, banner: gr.HTML, demo: gr.Blocks) -> None:
+        with gr.Tabs():
+            with gr.Tab("Label groups"):
+                groups = gr.CheckboxGroup(label="Look for", choices=[], show_label=False)
+                top_k = gr.Slider(1, 20, value=5, step=1, label="Labels per group")
+            with gr.Tab("Your own labels"):
+                labels = gr.Textbox(label="Labels, separated by commas", placeholder="a cat, a dog, breakfast", lines=2)
+                with gr.Row():
+                    template = gr.Textbox(DEFAULT_TEMPLATE, label="Prompt", scale=3)
+                    independent = gr.Checkbox(False, label="Score each label alone", scale=2)
+                ask = gr.Button("Score these labels", variant="primary")
+        result = gr.HTML(view.waiting_html(), elem_id="result", min_height=220)
+        with gr.Accordion("The result as JSON", open=False):
+            raw = gr.JSON(show_label=False)
+
+        shown: dict[str, Any] = {"outputs": [result, raw], "preprocess": False, "api_visibility": "private"}
+        gr.on(
+            [image.change, groups.change, top_k.release],
+            self.show_groups,
+            [image, groups, top_k],
+            trigger_mode="always_last",
+            show_progress="minimal",
+            **shown,
+            **self._event,
+        )
+        gr.on(
+            [ask.click, labels.submit],
+            self.show_labels,
+            [image, labels, template, independent],
+            show_progress="minimal",
+            **shown,
+            **self._event,
+        )
+        # The groups arrive with the model; their change asks again about a picture that is already there.
+        timer = gr.Timer(POLL_SECONDS)
+        gr.on(
+            [demo.load, timer.tick],
+            self.refresh,
+            [groups],
+            [banner, groups, timer],
+            queue=False,
+            preprocess=False,
+            show_progress="hidden",
+            api_visibility="private",
+        )
+
+    def _api(self) -> None:
+        for name, function in (("analyze", self.analyze), ("classify", self.classify)):
+            gr.api(function, api_name=name, **self._event)
+        gr.api(self.status, api_name="status", queue=False)
+
+    # What the page calls.
+
+    def show_groups(self, image: Any, groups: list[str], top_k: float) -> tuple[str, dict[str, Any] | None]:
+        return self._show(image, lambda: Options(groups=tuple(groups), top_k=int(top_k)))
+
+    def show_labels(
+        self, image: Any, labels: str, template: str, independent: bool
+    ) -> tuple[str, dict[str, Any] | None]:
+        return self._show(
+            image,
+            lambda: Options(
+                labels=split_labels(labels or ""), template=template or None, independent=bool(independent)
+            ),
+        )
+
+    def refresh(self, chosen: list[str]) -> tuple[str, Any, Any]:
+        """Bring the banner up to date, and once the model is there the groups; then stop asking."""
+        status = self._loader.status
+        if not status.ready:
+            return self._banner(), gr.skip(), gr.Timer(active=status.phase != "failed")
+        serving = self._loader.serving()
+        choices = [(group.title, name) for name, group in serving.groups.items()]
+        value = chosen or list(serving.default_groups)
+        return self._banner(), gr.CheckboxGroup(choices=choices, value=value), gr.Timer(active=False)
+
+    # The generated API: parameters, types and texts below are its documentation.
+
+    def analyze(self, image: gr.FileData, groups: list[str] | None = None, top_k: int = 5) -> AnalysisResult:
+        """Say what is in a picture: the best labels of each group, with scores.
+
+        Parameters:
+            image: The picture.
+            groups: Names of label groups, such as objects, scenes, content; by default the model's own choice.
+            top_k: How many labels per group, best first.
+        """
+        return self._answer("analyze", image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
+
+    def classify(
+        self,
+        image: gr.FileData,
+        labels: list[str] | str,
+        template: str = DEFAULT_TEMPLATE,
+        independent: bool = False,
+    ) -> AnalysisResult:
+        """Score a picture against your own labels.
+
+        Parameters:
+            image: The picture.
+            labels: The labels, as a list or separated by commas.
+            template: The prompt, with {} where the label goes.
+            independent: Score each label alone instead of against the others.
+        """
+        return self._answer(
+            "classify",
+            image,
+            lambda: Options(labels=_names(labels) or (), template=_text(template), independent=bool(independent)),
+        )
+
+    def status(self) -> Status:
+        """Say whether the model is ready, how far it is, and which one serves."""
+        state = readiness(self._loader).model_dump()
+        try:
+            serving = self._loader.serving()
+        except NotReady:
+            return Status(**state, model=None, groups=[])
+        return Status(**state, model=serving.model.info, groups=list(serving.groups))
+
+    def _answer(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
+        try:
+            return self._run(image, options, source="api", endpoint=endpoint)
+        except AppError as error:
+            raise gr.Error(error.message, print_exception=False) from None
+
+    def _show(self, image: Any, options: Callable[[], Options]) -> tuple[str, dict[str, Any] | None]:
+        if image is None:
+            return view.waiting_html(), None
+        try:
+            result = self._run(image, options, source="ui", endpoint="ui")
+        except NotReady:
+            return view.waiting_html(), None  # the banner says how far the model is
+        except AppError as error:
+            return view.error_html(error), None
+        return view.result_html(result, self._loader.serving().groups), result.model_dump()
+
+    def _run(self, image: Any, options: Callable[[], Options], *, source: Source, endpoint: Endpoint) -> AnalysisResult:
+        data, name = read_upload(image, self._max_bytes)
+        return self._analyzer.analyze(data, options(), name=name, source=source, endpoint=endpoint)
+
+    def _banner(self) -> str:
+        status = self._loader.status
+        return view.status_html(status, self._loader.serving().model.info if status.ready else None)
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return split_labels(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise BadOption("Names are a list of texts, or one text with commas.")
+
+
+def _count(value: Any) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+        raise BadOption("top_k is a whole number.")
+    return int(value)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value or None
+    raise BadOption("template is a text.")
