@@ -10,7 +10,7 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from clip_app.errors import ImageTooLarge, UndecodableImage
+from clip_app.errors import AppError, ImageTooLarge, UndecodableImage
 
 __all__ = ["ACCEPTED_SUFFIXES", "decode", "display_name"]
 
@@ -48,10 +48,11 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
             _check_pixels(image, max_pixels)
             image.load()
             return _to_rgb(ImageOps.exif_transpose(image))
+    except AppError:
+        raise
     except UnidentifiedImageError:
         raise UndecodableImage(f"This is not a picture that can be read. Send {_kinds()}.") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, OverflowError) as error:
-        # Pillow's decoders raise all of these on damaged files.
+    except Exception as error:  # on damaged files Pillow's decoders raise nearly every kind there is
         raise UndecodableImage("The picture is damaged or incomplete. Export it again and resend it.") from error
 
 

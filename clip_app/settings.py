@@ -97,9 +97,10 @@ def load_settings(**given: Any) -> Settings:
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:
     """Return variables that look like settings and are none, each with the nearest real name."""
-    known = [PREFIX + name.upper() for name in Settings.model_fields]
-    unknown = [name for name in environ if name.startswith(PREFIX) and name not in known]
-    return {name: next(iter(difflib.get_close_matches(name, known, 1)), None) for name in unknown}
+    known = [name.upper() for name in Settings.model_fields]
+    given = [name.removeprefix(PREFIX) for name in environ if name.startswith(PREFIX)]
+    nearest = {name: difflib.get_close_matches(name, known, 1) for name in given if name not in known}
+    return {PREFIX + name: PREFIX + close[0] if close else None for name, close in nearest.items()}
 
 
 def _one_line(error: ValidationError) -> str:

@@ -1,0 +1,105 @@
+"""Real photographs, the bundled checkpoint, and the app served for real."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+
+import httpx
+import pytest
+
+from clip_app.bank import LabelBank
+from clip_app.loading import bundled_folder
+from clip_app.model import Model, load_model
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+SKIP_NOTHING = "CLIP_APP_TESTS_SKIP_NOTHING"
+READY_SECONDS = 60
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where everything is installed, a skipped test is a failure."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get(SKIP_NOTHING) and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(scope="session")
+def photographs() -> dict[str, Path]:
+    """CC0, public-domain and CC BY photographs out of PyPI packages."""
+    skimage, sklearn = files("skimage.data"), files("sklearn.datasets.images")
+    names = {
+        "cat": skimage / "chelsea.png",
+        "coffee": skimage / "coffee.png",
+        "astronaut": skimage / "astronaut.png",
+        "rocket": skimage / "rocket.jpg",
+        "china": sklearn / "china.jpg",
+        "flower": sklearn / "flower.jpg",
+    }
+    return {name: Path(str(path)) for name, path in names.items()}
+
+
+@pytest.fixture(scope="session")
+def bundled() -> Model:
+    return load_model(bundled_folder(), name="bundled", revision="test", bundled=True, device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bank(bundled: Model) -> LabelBank:
+    return LabelBank(bundled)
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@contextmanager
+def served(*flags: str, env: dict[str, str] | None = None, ready: bool = True) -> Iterator[str]:
+    """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]
+    process = subprocess.Popen(command, env=os.environ | {"CLIP_APP_LOG_LEVEL": "warning"} | (env or {}))
+    try:
+        wait_for(f"{url}/readyz" if ready else f"{url}/healthz", process)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"the server ended with {process.returncode}"
+        try:
+            if httpx.get(url).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"{url} was not ready after {READY_SECONDS} s")
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The app on the bundled model, shared by all tests that only talk to it."""
+    with served("--model", "bundled") as url:
+        yield url
+
+
+def need(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"{program} is not installed; .ci/run does that")

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from clip_app.batching import MicroBatcher
+from clip_app.errors import EncodingFailed
+
+
+class Encoder:
+    """Stands for an encoder whose batches can be seen and held."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+        self.open = threading.Event()
+        self.entered = threading.Event()
+
+    def __call__(self, pixels: np.ndarray) -> np.ndarray:
+        self.sizes.append(len(pixels))
+        self.entered.set()
+        assert self.open.wait(10)
+        values = pixels[:, 0, 0, 0]
+        if (values < 0).any():
+            raise ValueError("bad picture")
+        return values[:, None]
+
+
+def picture(value: float) -> np.ndarray:
+    return np.full((3, 2, 2), value, np.float32)
+
+
+def test_what_waits_together_is_encoded_together_and_answered_in_its_own_place() -> None:
+    encoder = Encoder()
+    batcher = MicroBatcher(encoder, max_batch_size=4)
+    with ThreadPoolExecutor(16) as pool:
+        first = pool.submit(batcher.encode, picture(0))
+        assert encoder.entered.wait(10)
+        others = [pool.submit(batcher.encode, picture(i)) for i in range(1, 10)]
+        while len(batcher._waiting) < 9:
+            pass
+        encoder.open.set()
+        answers = [future.result(10).embedding[0] for future in (first, *others)]
+    assert answers == list(range(10))
+    assert encoder.sizes == [1, 4, 4, 1]
+    batcher.close()
+
+
+def test_a_lone_picture_does_not_wait_for_others() -> None:
+    encoder = Encoder()
+    encoder.open.set()
+    batcher = MicroBatcher(encoder, max_batch_size=8)
+    assert batcher.encode(picture(5)).queue_seconds < 1
+    assert encoder.sizes == [1]
+    batcher.close()
+
+
+def test_an_error_hits_only_its_own_picture_and_the_next_one_works() -> None:
+    encoder = Encoder()
+    batcher = MicroBatcher(encoder, max_batch_size=8)
+    with ThreadPoolExecutor(8) as pool:
+        blocker = pool.submit(batcher.encode, picture(0))
+        assert encoder.entered.wait(10)
+        mixed = [pool.submit(batcher.encode, picture(value)) for value in (1, -1, 2)]
+        while len(batcher._waiting) < 3:
+            pass
+        encoder.open.set()
+        blocker.result(10)
+        outcomes = sorted(type(f.exception(10)).__name__ for f in mixed)
+    assert outcomes == ["EncodingFailed", "NoneType", "NoneType"]
+    assert batcher.encode(picture(7)).embedding[0] == 7
+    batcher.close()
+
+
+def test_closing_answers_what_waits_and_refuses_what_comes_after() -> None:
+    encoder = Encoder()
+    batcher = MicroBatcher(encoder, max_batch_size=1)
+    with ThreadPoolExecutor(4) as pool:
+        waiting = [pool.submit(batcher.encode, picture(i)) for i in range(3)]
+        while len(batcher._waiting) < 2:
+            pass
+        closing = pool.submit(batcher.close)
+        encoder.open.set()
+        closing.result(10)
+        assert sorted(f.result(10).embedding[0] for f in waiting) == [0, 1, 2]
+    with pytest.raises(EncodingFailed):
+        batcher.encode(picture(0))

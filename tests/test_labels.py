@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from clip_app.errors import BadOption
+from clip_app.labels import (
+    DEFAULT_TEMPLATE,
+    LabelFileError,
+    choose_groups,
+    load_groups,
+    own_group,
+    parse_group,
+    preset_folder,
+    split_labels,
+)
+
+
+@pytest.mark.parametrize(("name", "least"), [("objects", 400), ("scenes", 150), ("content", 100)])
+def test_the_preset_groups_are_large_and_clean(name: str, least: int) -> None:
+    group = load_groups(preset_folder())[name]
+    assert len(group.labels) >= least
+    assert len({label.casefold() for label in group.labels}) == len(group.labels)
+    assert len(group.templates) >= 3
+    assert len(group.neutral) >= 3
+    assert all(re.fullmatch(r"[\w '&/-]+", label) for label in group.labels)
+
+
+def test_the_presets_come_in_the_order_people_ask() -> None:
+    assert list(load_groups(preset_folder())) == ["objects", "scenes", "content"]
+
+
+def test_an_operators_group_replaces_a_preset_and_adds_to_them(tmp_path: Path) -> None:
+    (tmp_path / "objects.txt").write_text("title: Ours\nhammer\nsaw\n")
+    (tmp_path / "birds.txt").write_text("# birds\ntemplate: a bird: {}.\nneutral: nothing.\nwren\n")
+    groups = load_groups(preset_folder(), tmp_path)
+    assert (groups["objects"].title, groups["objects"].labels) == ("Ours", ("hammer", "saw"))
+    assert groups["objects"].templates == (DEFAULT_TEMPLATE,)
+    assert (groups["birds"].title, groups["birds"].templates) == ("Birds", ("a bird: {}.",))
+    assert groups["birds"].neutral == ("nothing.",)
+    assert set(groups) == {"objects", "scenes", "content", "birds"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a", "", "no labels"),
+        ("a", "cat\ndog\ncat\n", "line 3: the label 'cat' is there twice"),
+        ("a", "template: a photo\ncat\n", "line 1: a template needs {} once"),
+        ("A b", "cat\n", "name the file in lower-case"),
+    ],
+)
+def test_a_bad_file_is_named_with_its_line(name: str, text: str, complaint: str) -> None:
+    with pytest.raises(LabelFileError, match=re.escape(complaint)):
+        parse_group(name, text)
+
+
+def test_typed_labels_are_split_trimmed_and_taken_once() -> None:
+    assert split_labels(" a cat,dog ,\n a  cat\nred car,, ") == ("a cat", "dog", "red car")
+
+
+@pytest.mark.parametrize(
+    ("labels", "template"),
+    [((), None), (("x" * 201,), None), (("cat",), "no place"), (("cat",), "{} and {}"), (map(str, range(1001)), None)],
+)
+def test_own_labels_that_cannot_be_used_are_refused(labels: tuple[str, ...], template: str | None) -> None:
+    with pytest.raises(BadOption):
+        own_group(labels, template)
+
+
+def test_an_unknown_group_is_answered_with_those_there_are() -> None:
+    with pytest.raises(BadOption, match="objects, scenes, content"):
+        choose_groups(load_groups(preset_folder()), ["birds"])
