@@ -5,7 +5,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 # Read when Gradio is imported: nothing is reported outside, no table is built after each event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -14,6 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
 import gradio as gr
 from fastapi import FastAPI
 from gradio.utils import get_upload_folder
+from pydantic import BaseModel
 
 from clip_app import __version__, view
 from clip_app.analyzer import Analyzer, Endpoint, Options, Source
@@ -25,6 +26,8 @@ from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.settings import Settings
 
 __all__ = ["mount_ui", "read_upload"]
+
+Answer = TypeVar("Answer", bound=BaseModel)
 
 TITLE = "clip_app: what is in this picture?"
 EXAMPLES = Path(__file__).parent / "examples"
@@ -237,12 +240,12 @@ class Page:
         try:
             serving = self._loader.serving()
         except NotReady:
-            return Status(**state, model=None, groups=[])
-        return Status(**state, model=serving.model.info, groups=list(serving.groups))
+            return _plain(Status(**state, model=None, groups=[]))
+        return _plain(Status(**state, model=serving.model.info, groups=list(serving.groups)))
 
     def _answer(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
         try:
-            return self._run(image, options, source="api", endpoint=endpoint)
+            return _plain(self._run(image, options, source="api", endpoint=endpoint))
         except AppError as error:
             raise gr.Error(error.message, print_exception=False) from None
 
@@ -264,6 +267,14 @@ class Page:
     def _banner(self) -> str:
         status = self._loader.status
         return view.status_html(status, self._loader.serving().model.info if status.ready else None)
+
+
+def _plain(answer: Answer) -> Answer:
+    """Turn an answer into plain data; its type stays for Gradio to document.
+
+    Gradio sends a model itself as JSON from /call, but as a text from /run.
+    """
+    return cast(Answer, answer.model_dump())
 
 
 def _names(value: Any) -> tuple[str, ...] | None:

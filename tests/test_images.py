@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import random
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -137,10 +138,8 @@ def test_damaged_files_are_undecodable_or_decoded_never_worse(photo: Image.Image
         damaged = bytearray(whole)
         for _ in range(8):
             damaged[random_source.randrange(len(damaged))] = random_source.randrange(256)
-        try:
+        with suppress(UndecodableImage, ImageTooLarge):
             assert read(bytes(damaged), max_pixels=1_000_000).mode == "RGB"
-        except (UndecodableImage, ImageTooLarge):
-            pass
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,7 @@ def clip_logits(folder: Path, photographs: dict[str, Path]) -> np.ndarray:
     return network(**processor(text=PROMPTS, images=images, return_tensors="pt", padding=True)).logits_per_image.numpy()
 
 
-def test_the_bundled_checkpoint_gives_the_logits_of_transformers(
-    bundled: Model, photographs: dict[str, Path]
-) -> None:
+def test_the_bundled_checkpoint_gives_the_logits_of_transformers(bundled: Model, photographs: dict[str, Path]) -> None:
     assert_equal_logits(our_logits(bundled, photographs), clip_logits(bundled_folder(), photographs))
 
 

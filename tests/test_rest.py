@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from conftest import served
+from PIL import Image
+
+
+def post(server: str, *pictures: Path | bytes, **fields: object) -> httpx.Response:
+    files = []
+    for picture in pictures:
+        named = ("x.bin", picture) if isinstance(picture, bytes) else (picture.name, picture.read_bytes())
+        files.append(("image", named))
+    data = {name: str(value) for name, value in fields.items()}
+    return httpx.post(f"{server}/api/analyze", files=files, data=data, timeout=60)
+
+
+def test_a_result_follows_the_contract(server: str, photographs: dict[str, Path]) -> None:
+    answer = post(server, photographs["cat"], top_k=3)
+    assert answer.status_code == 200
+    (result,) = answer.json()["results"]
+    assert set(result) == {"model", "image", "groups", "timings_ms"}
+    assert set(result["model"]) == {"id", "revision", "engine", "precision", "bundled"}
+    assert result["model"]["bundled"] is True
+    assert result["image"] == {"name": "chelsea.png", "width": 451, "height": 300}
+    (group,) = result["groups"]
+    assert (group["name"], len(group["labels"])) == ("kinds", 3)
+    confidences = [label["confidence"] for label in group["labels"]]
+    assert confidences == sorted(confidences, reverse=True)
+    assert sum(confidences) + group["no_match"] <= 1
+    assert set(result["timings_ms"]) == {"decode", "preprocess", "queue", "encode", "score", "total"}
+    assert result["timings_ms"]["total"] >= result["timings_ms"]["encode"] > 0
+
+
+def test_own_labels_all_come_back_and_share_one_softmax(server: str, photographs: dict[str, Path]) -> None:
+    (result,) = post(server, photographs["cat"], labels="cat, dog, pizza").json()["results"]
+    (group,) = result["groups"]
+    assert {label["label"] for label in group["labels"]} == {"cat", "dog", "pizza"}
+    assert sum(label["confidence"] for label in group["labels"]) + group["no_match"] == pytest.approx(1, abs=1e-4)
+
+
+def test_independent_labels_do_not_change_when_others_join(server: str, photographs: dict[str, Path]) -> None:
+    def cat(labels: str) -> float:
+        (result,) = post(server, photographs["cat"], labels=labels, independent=True).json()["results"]
+        return next(s["confidence"] for s in result["groups"][0]["labels"] if s["label"] == "cat")
+
+    assert cat("cat") == pytest.approx(cat("cat, dog, pizza"), abs=1e-4)
+
+
+def test_groups_and_own_labels_can_be_asked_together(server: str, photographs: dict[str, Path]) -> None:
+    (result,) = post(server, photographs["cat"], groups="scenes,kinds", labels="cat", top_k=1).json()["results"]
+    assert [group["name"] for group in result["groups"]] == ["scenes", "kinds", "labels"]
+
+
+def test_several_pictures_keep_their_order_and_a_bad_one_its_place(server: str, photographs: dict[str, Path]) -> None:
+    answer = post(server, photographs["cat"], b"no picture", photographs["coffee"])
+    assert answer.status_code == 200
+    first, bad, last = answer.json()["results"]
+    assert (first["image"]["name"], last["image"]["name"]) == ("chelsea.png", "coffee.png")
+    assert bad["image"] == {"name": "x.bin"}
+    assert bad["error"]["code"] == "undecodable_image"
+
+
+@pytest.mark.parametrize(
+    ("fields", "mentions"),
+    [
+        ({"groups": "birds"}, "kinds, objects, scenes, content"),
+        ({"top_k": 0}, "top_k"),
+        ({"top_k": "many"}, "top_k"),
+        ({"labels": " , "}, "labels"),
+        ({"labels": "cat", "template": "no place"}, "template"),
+        ({"independent": "perhaps"}, "independent"),
+    ],
+)
+def test_a_bad_option_is_422_and_says_which(
+    server: str, photographs: dict[str, Path], fields: dict[str, object], mentions: str
+) -> None:
+    answer = post(server, photographs["cat"], **fields)
+    assert answer.status_code == 422
+    assert answer.json()["error"]["code"] == "bad_option"
+    assert mentions in answer.json()["error"]["message"]
+
+
+def test_no_picture_at_all_is_422(server: str) -> None:
+    answer = httpx.post(f"{server}/api/analyze", data={"top_k": "3"})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_option")
+
+
+def test_an_undecodable_picture_is_400_and_the_next_request_works(server: str, photographs: dict[str, Path]) -> None:
+    answer = post(server, b"no picture")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "undecodable_image")
+    assert post(server, photographs["cat"]).status_code == 200
+
+
+def test_too_many_pixels_are_413(server: str) -> None:
+    out = io.BytesIO()
+    Image.new("1", (13_000, 13_000)).save(out, "PNG")
+    answer = post(server, out.getvalue())
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert "CLIP_APP_MAX_PIXELS" in answer.json()["error"]["message"]
+
+
+def test_too_many_bytes_are_413(server: str, photographs: dict[str, Path]) -> None:
+    answer = post(server, photographs["cat"].read_bytes() + bytes(20_000_000))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert "CLIP_APP_MAX_UPLOAD_MB" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["declared", "chunked"])
+def test_a_body_past_every_bound_is_413_before_it_is_parsed(server: str, declared: bool) -> None:
+    head = b'--x\r\nContent-Disposition: form-data; name="image"; filename="x.png"\r\n\r\n'
+    body = head + bytes(90_000_000)
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    content = body if declared else (body[i : i + 1_000_000] for i in range(0, len(body), 1_000_000))
+    answer = httpx.post(f"{server}/api/analyze", content=content, headers=headers, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+
+
+def test_more_pictures_than_one_request_takes_are_refused(server: str) -> None:
+    answer = post(server, *([b"x"] * 17))
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_option")
+
+
+def test_health_openapi_and_its_page(server: str) -> None:
+    assert httpx.get(f"{server}/healthz").json() == {"status": "ok"}
+    assert httpx.get(f"{server}/readyz").json()["ready"] is True
+    paths = httpx.get(f"{server}/api/openapi.json").json()["paths"]
+    assert {"/api/analyze", "/healthz", "/readyz"} <= set(paths)
+    page = httpx.get(f"{server}/api/docs").text
+    assert "https://" not in page, "the page must work without a content network"
+    assert httpx.get(f"{server}/api/static/swagger-ui-bundle.js").status_code == 200
+
+
+def test_a_full_house_is_told_to_come_back(photographs: dict[str, Path]) -> None:
+    big = io.BytesIO()
+    Image.open(photographs["china"]).resize((5000, 4000)).save(big, "JPEG")
+    with (
+        served("--model", "bundled", "--queue-size", "1") as url,
+        ThreadPoolExecutor(8) as pool,
+    ):
+        answers = list(pool.map(lambda _: post(url, big.getvalue()), range(8)))
+        busy = [answer for answer in answers if answer.status_code == 503]
+        assert {answer.status_code for answer in answers} == {200, 503}
+        assert all(answer.json()["error"]["code"] == "busy" for answer in busy)
+        assert all(int(answer.headers["retry-after"]) > 0 for answer in busy)
+        assert httpx.get(f"{url}/readyz").status_code == 200, "busy is not unready"
+        assert post(url, photographs["cat"]).status_code == 200
+
+
+def test_a_password_guards_everything_but_health_and_metrics(photographs: dict[str, Path]) -> None:
+    with served("--model", "bundled", env={"CLIP_APP_AUTH": "ann:s:cret"}) as url:
+        for path in ("/", "/api/openapi.json", "/gradio_api/info", "/config"):
+            assert httpx.get(f"{url}{path}").status_code == 401
+            assert httpx.get(f"{url}{path}", auth=("ann", "wrong")).status_code == 401
+            assert httpx.get(f"{url}{path}", auth=("ann", "s:cret")).status_code == 200
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert httpx.get(f"{url}{path}").status_code == 200
+
+
+def test_an_operators_groups_are_asked_by_default(photographs: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "pets.txt").write_text("title: Pets\ncat\ndog\n")
+    with served("--model", "bundled", "--labels-dir", str(tmp_path)) as url:
+        (result,) = post(url, photographs["cat"]).json()["results"]
+        assert [group["name"] for group in result["groups"]] == ["kinds", "pets"]

@@ -1,0 +1,167 @@
+"""The two file-read holes of a mounted Gradio, and what else a stranger may try."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+META = {"_type": "gradio.FileData"}
+
+
+def call(server: str, name: str, data: list[Any]) -> str:
+    answer = httpx.post(f"{server}/gradio_api/call/{name}", json={"data": data}, timeout=30)
+    if answer.status_code != 200:
+        return answer.text
+    event = answer.json()["event_id"]
+    return httpx.get(f"{server}/gradio_api/call/{name}/{event}", timeout=30).text
+
+
+def page_call(server: str, index: int, data: list[Any]) -> str:
+    """Call a function of the page, which has no name, as the browser does."""
+    session = uuid.uuid4().hex
+    joined = httpx.post(
+        f"{server}/gradio_api/queue/join", json={"data": data, "fn_index": index, "session_hash": session}, timeout=30
+    )
+    if joined.status_code != 200:
+        return joined.text
+    text = ""
+    with httpx.stream("GET", f"{server}/gradio_api/queue/data", params={"session_hash": session}, timeout=30) as stream:
+        for line in stream.iter_lines():
+            text += line
+            if "process_completed" in line or "close_stream" in line:
+                return text
+    return text
+
+
+def functions(server: str) -> list[dict[str, Any]]:
+    return [d for d in httpx.get(f"{server}/config").json()["dependencies"] if d["backend_fn"]]
+
+
+@pytest.fixture
+def secret(tmp_path: Path, photographs: dict[str, Path]) -> Path:
+    """A real picture on the server that nobody uploaded."""
+    path = tmp_path / "secret.png"
+    path.write_bytes(photographs["cat"].read_bytes())
+    return path
+
+
+@pytest.mark.parametrize("meta", [{"meta": META}, {}], ids=["with meta", "without meta"])
+def test_a_path_that_was_not_uploaded_is_never_read(server: str, secret: Path, meta: dict[str, Any]) -> None:
+    image = {"path": str(secret), **meta}
+    for text in (call(server, "analyze", [image, None, 5]), call(server, "classify", [image, "cat", "{}", False])):
+        assert "error" in text
+        assert "confidence" not in text
+        assert str(secret.parent) not in text
+
+
+@pytest.mark.parametrize("meta", [{"meta": META}, {}], ids=["with meta", "without meta"])
+def test_no_function_of_the_page_reads_or_copies_it_either(server: str, secret: Path, meta: dict[str, Any]) -> None:
+    image = {"path": str(secret), **meta}
+    for function in functions(server):
+        data: list[Any] = [image for _ in function["inputs"]]
+        text = page_call(server, function["id"], data)
+        assert "ca-row" not in text
+        assert "file=" not in text
+        assert httpx.get(f"{server}/gradio_api/file={secret}").status_code in (403, 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc/hostname", "/proc/self/environ", "/dev/zero", "../../../../etc/passwd", "", "\0"]
+)
+def test_system_files_are_never_read(server: str, path: str) -> None:
+    for meta in ({"meta": META}, {}):
+        text = call(server, "analyze", [{"path": path, **meta}, None, 5])
+        assert "error" in text
+        assert "confidence" not in text
+    if path.startswith("/"):
+        assert httpx.get(f"{server}/gradio_api/file={path}").status_code in (403, 404)
+
+
+def test_a_pipe_in_the_way_does_not_hang_it(server: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert "error" in call(server, "analyze", [{"path": str(tmp_path / "pipe")}, None, 5])
+
+
+def test_a_link_out_of_the_upload_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clip_app.errors import BadOption
+    from clip_app.ui import read_upload
+
+    uploads = tmp_path / "uploads"
+    uploads.mkdir()
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(uploads))
+    (tmp_path / "outside").write_bytes(b"secret")
+    (uploads / "link").symlink_to(tmp_path / "outside")
+    (uploads / "inside").write_bytes(b"fine")
+    assert read_upload({"path": str(uploads / "inside")}, 100) == (b"fine", "inside")
+    for path in (uploads / "link", uploads / ".." / "outside", uploads, uploads / "missing"):
+        with pytest.raises(BadOption):
+            read_upload({"path": str(path)}, 100)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.png", "https://example.com/x.png", "HTTP://example.com/x"])
+def test_pictures_are_not_fetched_from_the_web(server: str, url: str) -> None:
+    for key in ("path", "url"):
+        text = call(server, "analyze", [{"path": url, key: url, "meta": META}, None, 5])
+        assert "Download it and upload the file" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/file=https://example.com/",
+        "/gradio_api/file/https://example.com/",
+        "/gradio_api/file=%68ttps://example.com/",
+        "/gradio_api/proxy=https://example.com/",
+        "/gradio_api/runs",
+        "/monitoring",
+        "/monitoring/summary",
+    ],
+)
+def test_relays_and_monitoring_are_closed(server: str, path: str) -> None:
+    assert httpx.get(f"{server}{path}").status_code == 404
+
+
+def test_recordings_are_not_processed(server: str) -> None:
+    assert httpx.post(f"{server}/gradio_api/process_recording").status_code == 404
+
+
+def test_a_forwarded_host_does_not_become_the_pages_own(server: str) -> None:
+    evil = {"X-Forwarded-Host": "evil.example", "X-Gradio-Server": "http://evil.example"}
+    assert "evil.example" not in httpx.get(f"{server}/", headers=evil).text
+    assert "evil.example" not in httpx.get(f"{server}/config", headers=evil).text
+
+
+def test_json_bodies_are_bounded(server: str) -> None:
+    data = {"data": [{"url": "data:image/png;base64," + "A" * 2_000_000}, None, 5]}
+    answer = httpx.post(f"{server}/gradio_api/call/analyze", json=data)
+    assert answer.status_code == 413
+    chunked = (json.dumps(data).encode()[i : i + 65536] for i in range(0, 2_000_000, 65536))
+    assert httpx.post(f"{server}/gradio_api/call/analyze", content=chunked).status_code == 413
+
+
+def test_uploads_are_bounded(server: str) -> None:
+    files = {"files": ("x.png", bytes(22_000_000))}
+    assert httpx.post(f"{server}/gradio_api/upload", files=files, timeout=60).status_code == 413
+
+
+def test_labels_cannot_smuggle_markup_into_the_page() -> None:
+    from clip_app.labels import own_group
+    from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, ModelInfo, Timings
+    from clip_app.view import result_html
+
+    evil = "<img src=x onerror=alert(1)>"
+    result = AnalysisResult(
+        model=ModelInfo(id=evil, revision=evil, engine="torch", precision="float32", bundled=False),
+        image=ImageInfo(name=evil, width=1, height=1),
+        groups=[
+            GroupResult(name="labels", no_match=0, labels=[LabelScore(label=evil, confidence=1, similarity=1)]),
+        ],
+        timings_ms=Timings(),
+    )
+    assert "<img" not in result_html(result, {"labels": own_group([evil])})
