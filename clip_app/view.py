@@ -21,6 +21,7 @@ STYLE = """
 .dark { --ca-quiet: #a3b1c6; }
 .ca-header h1 { font-size: 1.9rem; font-weight: 700; margin: .6rem 0 .1rem; }
 .ca-header p { color: var(--ca-quiet); margin: 0; }
+footer .divider { display: none !important; }
 .ca-banner { border-radius: 10px; padding: .7rem 1rem; border: 1px solid; font-size: .95rem; line-height: 1.45; }
 .ca-banner strong { font-weight: 700; color: inherit; }
 .ca-warn { background: #fff4d6; border-color: #d99a00; color: #5a3d00; }
@@ -30,7 +31,7 @@ STYLE = """
 .ca-group { margin: 0 0 1.15rem; }
 .ca-group h3 { font-size: .82rem; letter-spacing: .06em; text-transform: uppercase; font-weight: 600;
   color: var(--ca-quiet); margin: 0 0 .35rem; }
-.ca-row { display: grid; grid-template-columns: minmax(7rem, 13rem) 1fr 4rem; gap: .8rem; align-items: center;
+.ca-row { display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr) 3.7rem; gap: .8rem; align-items: center;
   padding: .2rem 0; }
 .ca-label { overflow-wrap: anywhere; line-height: 1.2; }
 .ca-row:first-of-type .ca-label { font-weight: 650; }
