@@ -1,6 +1,13 @@
 """See what is in a picture with CLIP: a page, an API, metrics and a command line."""
 
+import os
 from importlib.metadata import version
+
+# Read when huggingface_hub is first imported, by whichever module that is. Xet brings a TLS
+# stack of its own, which knows nothing of this app's roots.
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 
 __all__ = ["__version__"]
 

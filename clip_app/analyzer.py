@@ -13,7 +13,7 @@ import numpy as np
 
 from clip_app import images, scoring
 from clip_app.errors import AppError, BadOption, Busy, Outcome
-from clip_app.labels import LabelGroup, choose_groups, own_group
+from clip_app.labels import OWN_GROUP, LabelGroup, choose_groups, own_group
 from clip_app.loading import Loader, Serving
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, Timings
 from clip_app.settings import Settings
@@ -55,7 +55,7 @@ class Options:
         """How many labels to return: all of a request's own, else the best five."""
         if self.top_k is not None:
             return self.top_k
-        return len(group.labels) if group.name == "labels" else DEFAULT_TOP_K
+        return len(group.labels) if group.name == OWN_GROUP else DEFAULT_TOP_K
 
 
 class Analyzer:

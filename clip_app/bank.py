@@ -2,29 +2,71 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from clip_app.labels import LabelGroup
+from clip_app.cache import write_atomically
+from clip_app.labels import OWN_GROUP, LabelGroup
 from clip_app.model import Embeddings, Model
 from clip_app.telemetry import LABEL_CACHE
 
-__all__ = ["LabelBank"]
+__all__ = ["LabelBank", "LabelStore"]
+
+logger = logging.getLogger("clip_app")
 
 CHUNK = 32
 
 Key = tuple[tuple[str, ...], str]
 
 
+class LabelStore:
+    """Embeddings of preset groups in a folder, as safetensors, one file per group and precision."""
+
+    def __init__(self, folder: Path, *, prefix: str) -> None:
+        """Keep them in ``folder``, in files that begin with ``prefix``: the revision and the precision."""
+        self._folder = folder
+        self._prefix = prefix
+
+    def read(self, group: LabelGroup) -> tuple[Embeddings, Embeddings] | None:
+        """Return a group's label and neutral embeddings, None where they are not to be had."""
+        try:
+            tensors = load((self._path(group)).read_bytes())
+            labels, neutral = tensors["labels"], tensors["neutral"]
+        except (OSError, SafetensorError, KeyError):
+            return None
+        right = labels.shape[0] == len(group.labels) and neutral.shape == (len(group.neutral), labels.shape[1])
+        return (labels, neutral) if right else None
+
+    def write(self, group: LabelGroup, labels: Embeddings, neutral: Embeddings) -> None:
+        """Keep a group; where the folder cannot be written, the next process computes it again."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path(group), save({"labels": labels, "neutral": neutral}))
+        except OSError as error:
+            logger.info("label embeddings are not kept: %s", error.strerror)
+
+    def _path(self, group: LabelGroup) -> Path:
+        content = json.dumps([group.labels, group.templates, group.neutral]).encode()
+        return self._folder / f"{self._prefix}-{group.name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
+
+
 class LabelBank:
     """Embeddings of one model's labels. Preset groups stay; users' own are the latest ``capacity``."""
 
-    def __init__(self, model: Model, *, capacity: int = 20_000) -> None:
+    def __init__(self, model: Model, *, store: LabelStore | None = None, capacity: int = 20_000) -> None:
+        """Start empty; preset groups that are in the store are not computed again."""
         self._model = model
+        self._store = store
         self._capacity = capacity
         self._own: OrderedDict[Key, npt.NDArray[np.float32]] = OrderedDict()
         self._presets: dict[LabelGroup, tuple[Embeddings, Embeddings]] = {}
@@ -39,17 +81,30 @@ class LabelBank:
         if (preset := self._presets.get(group)) is not None:
             LABEL_CACHE.labels("hit").inc(len(group.labels))
             return preset
+        if group.name != OWN_GROUP:
+            return self.keep(group)
         neutral = self._embed([((text,), "") for text in group.neutral])
         return self._embed([(group.templates, label) for label in group.labels]), neutral
 
-    def keep(self, group: LabelGroup, progress: Callable[[float], None] = lambda share: None) -> None:
-        """Embed a preset group and keep it for good, reporting the share done."""
+    def keep(
+        self, group: LabelGroup, progress: Callable[[float], None] = lambda share: None
+    ) -> tuple[Embeddings, Embeddings]:
+        """Embed a preset group and keep it for good, here and in the store, reporting the share done."""
+        with self._lock:
+            if group not in self._presets:
+                stored = self._store.read(group) if self._store else None
+                self._presets[group] = stored or self._compute_preset(group, progress)
+                if stored is None and self._store:
+                    self._store.write(group, *self._presets[group])
+            return self._presets[group]
+
+    def _compute_preset(self, group: LabelGroup, progress: Callable[[float], None]) -> tuple[Embeddings, Embeddings]:
         parts = []
         for start in range(0, len(group.labels), CHUNK):
             parts.append(self._compute([(group.templates, label) for label in group.labels[start : start + CHUNK]]))
             progress(min(1.0, (start + CHUNK) / len(group.labels)))
         neutral = self._compute([((text,), "") for text in group.neutral])
-        self._presets[group] = np.concatenate(parts), neutral
+        return np.concatenate(parts), neutral
 
     def _embed(self, keys: Sequence[Key]) -> Embeddings:
         with self._lock:  # two requests with the same new labels compute them once

@@ -5,19 +5,23 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from clip_app import __version__
 from clip_app.labels import LabelFileError, split_labels
+from clip_app.loading import describe, local_folder
 from clip_app.log import configure_logging
 from clip_app.settings import PREFIX, Settings, SettingsError, load_settings, unknown_variables
 from clip_app.writers import WRITERS, OutputFormat
@@ -35,6 +39,13 @@ app = typer.Typer(
     name="clip-app", help="See what is in a picture with CLIP.", no_args_is_help=False, add_completion=False
 )
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class DoctorFormat(str, Enum):
+    """How findings are written."""
+
+    text = "text"
+    json = "json"
 
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
@@ -120,7 +131,7 @@ def analyze(
     """Say what is in pictures. A bad file is reported and the rest go on."""
     from clip_app.errors import BadOption
 
-    configure_logging(settings, "error")  # what matters to one call is printed, not logged
+    configure_logging(settings, "critical")  # what matters to one call is printed, not logged
     try:
         options = _options(labels, labels_file, groups, template, top_k, independent)
     except BadOption as error:
@@ -140,6 +151,78 @@ def analyze(
     loader.close()
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+@app.command()
+@with_settings
+def prefetch(
+    settings: Settings,
+    write_pins: Annotated[
+        Path | None, typer.Option(help="Write the hashes of the files to this file, for CLIP_APP_PINS.")
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 900,
+) -> None:
+    """Put the model and its label embeddings into the cache, verified, and exit."""
+    from clip_app.hub import HubError
+
+    configure_logging(settings, "warning")
+    if settings.model == "bundled" or local_folder(settings.model) is not None:
+        errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
+        return
+    try:
+        _prefetch(settings, write_pins, deadline)
+    except HubError as error:
+        fail(str(error), error.exit_code)
+    except LabelFileError as error:
+        fail(str(error), USAGE)
+
+
+def _prefetch(settings: Settings, write_pins: Path | None, deadline: float) -> None:
+    from clip_app import pins
+    from clip_app.hub import Hub
+    from clip_app.loading import Loader
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(f"Fetching {settings.model}", total=1.0)
+        snapshot = Hub(settings, deadline_seconds=deadline).fetch(
+            settings.model, settings.revision, lambda share: progress.update(task, completed=share)
+        )
+        progress.update(task, completed=1.0)
+    size = sum(pin.size for pin in snapshot.files.values())
+    typer.echo(f"{settings.model} at {snapshot.revision}: {len(snapshot.files)} files, {size / 1e6:.1f} MB, verified")
+    if write_pins is not None:
+        pins.write_pins(write_pins, settings.model, snapshot.revision, snapshot.files)
+        typer.echo(f"pins written to {write_pins}")
+    with errors.status("Embedding the labels ...") if errors.is_terminal else nullcontext():
+        loader = Loader(settings.model_copy(update={"fallback": "none"}))
+        loader.run()
+    if not loader.status.ready:
+        fail(describe(loader.status), SOME_FAILED)
+    typer.echo(f"label groups: {', '.join(loader.serving().default_groups)}")
+    loader.close()
+
+
+@app.command()
+@with_settings
+def doctor(
+    settings: Settings,
+    format: Annotated[DoctorFormat, typer.Option(help="How to write the findings.")] = DoctorFormat.text,
+) -> None:
+    """Say what would be used, and what is wrong with it and how to mend it."""
+    from clip_app.doctor import examine, exit_code
+
+    configure_logging(settings, "critical")
+    findings = examine(settings)
+    if format is DoctorFormat.json:
+        typer.echo(json.dumps([finding.model_dump() for finding in findings], indent=2))
+    else:
+        marks = {"ok": "[green]ok  [/]", "warn": "[yellow]warn[/]", "bad": "[red]BAD [/]"}
+        console = Console(highlight=False, soft_wrap=True)
+        for finding in findings:
+            advice = f" -> {finding.fix}" if finding.fix else ""
+            console.print(f"{marks[finding.level]} {finding.name:10} {escape(finding.text + advice)}")
+    raise typer.Exit(exit_code(findings))
 
 
 def _options(

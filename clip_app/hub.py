@@ -1,21 +1,45 @@
-"""The model from the Hub into the Hugging Face cache: a pinned revision, safetensors only."""
+"""The model from the Hub into the shared cache: verified, once, and complete or not at all."""
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
+import re
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
-from clip_app.settings import DEFAULT_MODEL
-from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES
+from clip_app.cache import LocksUnsupported, LockTimeout, RepoCache, cache_root, git_blob_hash, hash_file
+from clip_app.pins import BUILT_IN, DEFAULT_REVISIONS, Pin, PinFileError, Pins, read_pins
+from clip_app.settings import Settings
+from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES, TLS_VERIFIED
+from clip_app.tls import TLSConfigError, unverified_context, verified_context
 
-__all__ = ["PINNED_REVISIONS", "HubError", "fetch"]
+__all__ = ["EXIT_CODES", "Hub", "HubError", "Reason", "Snapshot"]
 
-PINNED_REVISIONS = {DEFAULT_MODEL: "eaee4c876b93e66f7fac584b529025a96d71ad66"}
-FILES = [
+logger = logging.getLogger("clip_app")
+
+Reason = Literal["tls", "network", "integrity", "disk_full", "permissions", "not_found", "offline"]
+EXIT_CODES: Mapping[Reason, int] = {
+    "tls": 10,
+    "network": 11,
+    "integrity": 12,
+    "disk_full": 13,
+    "permissions": 14,
+    "not_found": 15,
+    "offline": 16,
+}
+FILES = (
     "config.json",
     "model.safetensors",
+    "model-*-of-*.safetensors",
+    "model.safetensors.index.json",
     "preprocessor_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
@@ -23,73 +47,470 @@ FILES = [
     "vocab.json",
     "merges.txt",
     "spiece.model",
-]
-REQUIRED = ("config.json", "model.safetensors", "preprocessor_config.json")
-PREFLIGHT_SECONDS = 5.0
+)
+REQUIRED = ("config.json", "preprocessor_config.json", "model*.safetensors")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+DEADLINE_SECONDS = 900.0
+UNREACHABLE_TRIES = 3
+TIMEOUT = {"connect": 5.0, "read": 15.0, "write": 15.0, "pool": 15.0}
+LONGEST_PAUSE = 30.0
+SPARE_BYTES = 16_000_000
 
 Progress = Callable[[float], None]
 
 
 class HubError(RuntimeError):
-    """The model is not cached and cannot be fetched; the message names what to change."""
+    """The model is not in the cache and could not be put there; the message says what to change."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: Reason, message: str, *, retry: bool = False, after: float | None = None) -> None:
         super().__init__(message)
-        self.reason = reason
+        self.reason: Reason = reason
+        self.retry = retry
+        self.after = after
+
+    @property
+    def exit_code(self) -> int:
+        """The command line's exit code for this reason."""
+        return EXIT_CODES[self.reason]
 
 
-def fetch(repo: str, revision: str | None, progress: Progress = lambda share: None) -> Path:
-    """Return the snapshot's folder, from the cache where it is complete, else from the Hub.
+@dataclass(frozen=True)
+class Snapshot:
+    """A complete revision in the cache."""
 
-    TLS is verified. A revision that is a full commit hash makes no request once cached.
+    cache: RepoCache
+    revision: str
+    files: Pins
 
-    Raises:
-        HubError: it is neither cached nor could it be fetched.
-    """
-    revision = revision or PINNED_REVISIONS.get(repo, "main")
-    if (cached := _cached(repo, revision)) is not None:
-        return cached
-    try:
-        folder = _download(repo, revision, progress)
-    except Exception as error:
-        failure = _explain(repo, revision, error)
-        HUB_FAILURES.labels(failure.reason).inc()
-        raise failure from error
-    if missing := [name for name in REQUIRED if not (folder / name).is_file()]:
-        HUB_FAILURES.labels("not_found").inc()
-        raise HubError("not_found", f"{repo} has no {', '.join(missing)} at this revision. Set CLIP_APP_REVISION.")
-    return folder
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files."""
+        return self.cache.snapshot(self.revision)
 
 
-def _cached(repo: str, revision: str) -> Path | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+@dataclass(frozen=True)
+class _Listed:
+    """What the Hub's tree says of a file: SHA-256 for large ones, git's SHA-1 for the others."""
 
-    try:
-        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=FILES, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError, ValueError):
+    size: int
+    sha256: str | None
+    git_sha1: str
+
+    def matches(self, path: Path, found: Pin) -> bool:
+        if self.sha256 is not None:
+            return found == Pin(self.size, self.sha256)
+        return found.size == self.size and git_blob_hash(path) == self.git_sha1
+
+
+class Hub:
+    """Fetches models under one set of settings."""
+
+    def __init__(self, settings: Settings, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
+        self._settings = settings
+        self._deadline_seconds = deadline_seconds
+        self._verified = True
+        self._own_pins: Mapping[tuple[str, str], Pins] | None = None
+
+    @property
+    def verified(self) -> bool:
+        """False once a certificate failed and the operator let it go on."""
+        return self._verified
+
+    def cached(self, repo: str, revision: str | None) -> Snapshot | None:
+        """Return the snapshot if its marker says complete; makes no request and writes nothing."""
+        cache = RepoCache(cache_root(), repo)
+        for candidate in _candidates(repo, revision):
+            commit = candidate if COMMIT.fullmatch(candidate) else _ref(cache, candidate)
+            if commit and (files := cache.read_marker(commit)) is not None:
+                return Snapshot(cache, commit, files)
         return None
-    return folder if all((folder / name).is_file() for name in REQUIRED) else None
+
+    def fetch(self, repo: str, revision: str | None, progress: Progress = lambda share: None) -> Snapshot:
+        """Return a complete, verified snapshot, from the cache or from the Hub.
+
+        Raises:
+            HubError: with the reason, and what to change.
+        """
+        if (snapshot := self.cached(repo, revision)) is not None:
+            return snapshot
+        try:
+            if _is_offline():
+                return self._adopt(repo, revision)
+            self._use_client()
+            return self._first_found(repo, revision, progress)
+        except HubError as error:
+            HUB_FAILURES.labels(error.reason).inc()
+            raise
+
+    def reach(self, repo: str, revision: str | None) -> None:
+        """Ask the Hub for a repository once, verified.
+
+        Raises:
+            HubError: it cannot be reached, is not trusted, or has no such repository.
+        """
+        self._use_client()
+        candidate = _candidates(repo, revision)[0]
+        try:
+            self._list(repo, candidate)
+        except Exception as error:
+            raise explain(error, repo, candidate) from error
+
+    def _first_found(self, repo: str, revision: str | None, progress: Progress) -> Snapshot:
+        candidates = _candidates(repo, revision)
+        for candidate in candidates[:-1]:
+            try:
+                return self._fetch(repo, candidate, progress)
+            except HubError as error:
+                if error.reason != "not_found":
+                    raise
+        return self._fetch(repo, candidates[-1], progress)
+
+    def _fetch(self, repo: str, revision: str, progress: Progress) -> Snapshot:
+        deadline = time.monotonic() + self._deadline_seconds
+        commit, listing = self._insist(lambda: self._list(repo, revision), repo, revision, deadline, preflight=True)
+        cache = RepoCache(cache_root(), repo)
+        try:
+            with cache.lock(deadline):
+                files: Pins | None = cache.read_marker(commit)
+                if files is None:  # else another process was faster
+                    files = self._fill(cache, commit, listing, progress, deadline)
+                    _write_ref(cache, revision, commit)
+        except HubError:
+            raise
+        except Exception as error:
+            raise explain(error, repo, revision) from error
+        return Snapshot(cache, commit, files)
+
+    def _fill(
+        self, cache: RepoCache, commit: str, listing: Mapping[str, _Listed], progress: Progress, deadline: float
+    ) -> Pins:
+        cache.sweep()
+        _check_space(cache, commit, listing)
+        names = sorted(listing)
+        for last_try in (False, True):
+            self._insist(lambda: self._download(cache.repo, commit, names, progress), cache.repo, commit, deadline)
+            found, wrong = self._hash(cache, commit, listing)
+            if not wrong:
+                break
+            for name in wrong:
+                cache.remove_file(commit, name)
+            if last_try:
+                cache.share()
+                raise HubError(
+                    "integrity",
+                    f"{', '.join(wrong)} of {cache.repo} came twice with other bytes than "
+                    f"{self._expected(cache, commit)} and was removed. "
+                    "Something on the way changes files: try another network, or check HF_ENDPOINT.",
+                )
+        cache.share()
+        cache.write_marker(commit, found)
+        return found
+
+    def _hash(self, cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) -> tuple[dict[str, Pin], list[str]]:
+        """Hash every file; return what was found, and the names that do not match pin or tree."""
+        pins = self._pins(cache.repo, commit)
+        found, wrong = {}, []
+        for name, listed in listing.items():
+            path = cache.snapshot(commit) / name
+            found[name] = hash_file(path)
+            expected = pins.get(name)
+            if not (found[name] == expected if expected else listed.matches(path, found[name])):
+                wrong.append(name)
+        return found, wrong
+
+    def _expected(self, cache: RepoCache, commit: str) -> str:
+        return "the pinned hashes" if self._pins(cache.repo, commit) else "the Hub lists"
+
+    def _adopt(self, repo: str, revision: str | None) -> Snapshot:
+        """Offline and without a marker: take what matches the pins, else say what is missing."""
+        cache = RepoCache(cache_root(), repo)
+        commit = next(
+            (c for c in _candidates(repo, revision) if cache.snapshot(c).is_dir()), _candidates(repo, revision)[0]
+        )
+        pins = self._pins(repo, commit)
+        missing = cache.wrong_sizes(commit, pins) or [
+            n for n, pin in pins.items() if hash_file(cache.snapshot(commit) / n) != pin
+        ]
+        if pins and not missing:
+            return Snapshot(cache, commit, pins)
+        if not pins:
+            present = [path.name for path in cache.snapshot(commit).glob("*")]
+            missing = [n for n in REQUIRED if not any(fnmatch(p, n) for p in present)] or [
+                "the mark of a complete download"
+            ]
+        raise HubError(
+            "offline",
+            f"HF_HUB_OFFLINE is set, and the cache lacks {', '.join(missing)} of {repo}. "
+            "Run clip-app prefetch once with network, or unset HF_HUB_OFFLINE.",
+        )
+
+    def _pins(self, repo: str, commit: str) -> Pins:
+        if self._own_pins is None:
+            try:
+                self._own_pins = read_pins(self._settings.pins) if self._settings.pins else {}
+            except PinFileError as error:
+                raise HubError("integrity", str(error)) from None
+        return self._own_pins.get((repo, commit)) or BUILT_IN.get((repo, commit)) or {}
+
+    # What talks to the Hub.
+
+    def _insist(
+        self, action: Callable[[], Any], repo: str, revision: str, deadline: float, *, preflight: bool = False
+    ) -> Any:
+        """Try until it works, the deadline comes, or the failure is not worth another try."""
+        pause, tries = 0.5, 0
+        while True:
+            try:
+                return action()
+            except HubError:
+                raise
+            except Exception as error:
+                failure = explain(error, repo, revision)
+                tries += 1
+                if failure.reason == "tls" and self._verified and not self._settings.tls_verify:
+                    self._go_unverified(repo, revision)
+                    continue
+                hopeless = preflight and failure.after is None and tries >= UNREACHABLE_TRIES
+                wait = max(pause, failure.after or 0.0)
+                if not failure.retry or hopeless or time.monotonic() + wait >= deadline:
+                    raise failure from error
+                logger.warning("%s Trying again in %.0f s.", failure, wait)
+                time.sleep(wait)
+                pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _list(self, repo: str, revision: str) -> tuple[str, dict[str, _Listed]]:
+        """Resolve a revision to its commit and list the files that are wanted of it."""
+        from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
+
+        api = HfApi(token=self._token())
+        commit = api.model_info(repo, revision=revision, timeout=TIMEOUT["read"]).sha or revision
+        if not self._verified:  # nothing that came over this connection is believed, only the pins
+            pins = self._pins(repo, revision)
+            return revision, {name: _Listed(pin.size, pin.sha256, "") for name, pin in pins.items()}
+        listing = {
+            entry.path: _Listed(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+            for entry in api.list_repo_tree(repo, recursive=True, revision=commit)
+            if isinstance(entry, RepoFile) and any(fnmatch(entry.path, pattern) for pattern in FILES)
+        }
+        missing = [pattern for pattern in REQUIRED if not any(fnmatch(name, pattern) for name in listing)]
+        if missing:
+            raise HubError(
+                "not_found", f"{repo} has no {', '.join(missing)} at this revision. Change CLIP_APP_REVISION."
+            )
+        return commit, listing
+
+    def _download(self, repo: str, commit: str, names: list[str], progress: Progress) -> None:
+        from huggingface_hub import snapshot_download
+
+        folder = Path(
+            snapshot_download(
+                repo, revision=commit, allow_patterns=names, token=self._token(), tqdm_class=_progress_bar(progress)
+            )
+        )
+        # Where the Hub fails half-way, the client is content with what the cache happens to hold.
+        if missing := [name for name in names if not (folder / name).is_file()]:
+            raise ConnectionError(f"{missing[0]} did not arrive")
+
+    def _token(self) -> bool | None:
+        """Send the token only over verified TLS."""
+        return None if self._verified and _endpoint().startswith("https://") else False
+
+    def _use_client(self) -> None:
+        """Give the Hub client the one verified context.
+
+        Raises:
+            HubError: a certificate file is unusable, or the endpoint is not encrypted.
+        """
+        parts = urlsplit(_endpoint())
+        if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+            raise HubError("tls", f"HF_ENDPOINT={_endpoint()} is not encrypted. Use https://.")
+        try:
+            context = verified_context(self._settings)
+        except TLSConfigError as error:
+            raise HubError("tls", str(error)) from None
+        _set_client(context)
+
+    def _go_unverified(self, repo: str, revision: str) -> None:
+        if not self._pins(repo, revision):
+            raise HubError(
+                "tls",
+                f"The Hub's certificate is not trusted, and CLIP_APP_TLS_VERIFY=false needs pinned hashes of {repo} "
+                f"at revision {revision}. Make them on a trusted network with clip-app prefetch --write-pins FILE, "
+                "then set CLIP_APP_PINS=FILE.",
+            )
+        logger.warning(
+            "CERTIFICATES ARE NOT VERIFIED: CLIP_APP_TLS_VERIFY=false, and the Hub's certificate failed. No token is "
+            "sent, and every file must match its pinned hash. Set CLIP_APP_CA_BUNDLE to your network's CA instead."
+        )
+        self._verified = False
+        TLS_VERIFIED.set(0)
+        _set_client(unverified_context())
 
 
-def _download(repo: str, revision: str, progress: Progress) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+def explain(error: BaseException, repo: str, revision: str) -> HubError:
+    """Find the reason in the whole chain of causes; a certificate failure hides three levels down."""
+    from huggingface_hub import errors
 
-    # Fails in seconds where there is no network; the download itself retries for over a minute.
-    HfApi().model_info(repo, revision=revision, timeout=PREFLIGHT_SECONDS)
-    return Path(snapshot_download(repo, revision=revision, allow_patterns=FILES, tqdm_class=_progress_bar(progress)))
+    chain = list(_causes(error))
+
+    def first(kind: type[BaseException]) -> Any:
+        return next((cause for cause in chain if isinstance(cause, kind)), None)
+
+    if isinstance(error, HubError):
+        return error
+    if (cause := first(ssl.SSLCertVerificationError)) is not None:
+        return HubError("tls", _certificate_advice(cause))
+    if first(ssl.SSLError):
+        return HubError("network", "The TLS connection to the Hub broke. Check the proxy or the network.", retry=True)
+    if (cause := first(LockTimeout)) is not None:
+        return HubError("permissions", f"{cause} still fills the cache. Wait for it, or end it, and start again.")
+    if first(LocksUnsupported):
+        return HubError(
+            "permissions",
+            "This volume has no file locks. Mount it with locks (NFS: nolock off), or let one job alone run clip-app "
+            "prefetch and mount the cache read-only everywhere else.",
+        )
+    if first(errors.OfflineModeIsEnabled):
+        return HubError("offline", f"HF_HUB_OFFLINE is set and {repo} is not in the cache. Unset it.")
+    if first(errors.GatedRepoError):
+        return HubError("not_found", f"{repo} needs a login. Set HF_TOKEN to a token that may read it.")
+    if first(errors.RevisionNotFoundError):
+        return HubError("not_found", f"{repo} has no revision {revision}. Change CLIP_APP_REVISION.")
+    if first(errors.RepositoryNotFoundError):
+        return HubError("not_found", f"There is no {repo} on the Hub, or it is private. Change CLIP_APP_MODEL.")
+    if first(errors.RemoteEntryNotFoundError):
+        return HubError("not_found", f"{repo} lacks a file at this revision. Change CLIP_APP_REVISION.")
+    if first(errors.HFValidationError):
+        return HubError("not_found", f"{repo[:80]!r} is not the name of a repository. Change CLIP_APP_MODEL.")
+    return _explain_system(chain, repo)
+
+
+def _explain_system(chain: list[BaseException], repo: str) -> HubError:
+    codes = {cause.errno for cause in chain if isinstance(cause, OSError)}
+    if codes & {errno.ENOSPC, errno.EDQUOT}:
+        return HubError("disk_full", "The disk is full. Free space where HF_HOME points, or give it a larger volume.")
+    if codes & {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return HubError(
+            "permissions", "The cache cannot be written. Make the folder of HF_HOME writable for this user."
+        )
+    response = next((r for cause in chain if (r := getattr(cause, "response", None)) is not None), None)
+    if response is not None:
+        after = _retry_after(response)
+        busy = response.status_code == 429 or response.status_code >= 500
+        return HubError(
+            "network",
+            f"The Hub answered {response.status_code}. Try again later.",
+            retry=busy,
+            after=after if busy else None,
+        )
+    return HubError(
+        "network",
+        f"The Hub cannot be reached and {repo} is not in the cache. Check the network, the proxy or HF_ENDPOINT.",
+        retry=True,
+    )
+
+
+def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
+    texts = {
+        10: "The Hub's certificate has expired. Check this machine's clock, then ask whoever runs the proxy.",
+        62: "The Hub's certificate is for another host name. Check HF_ENDPOINT.",
+        64: "The Hub's certificate is for another address. Check HF_ENDPOINT.",
+    }
+    unknown = (
+        "The Hub's certificate is not signed by a trusted authority. Set CLIP_APP_CA_BUNDLE to your network's CA file."
+    )
+    return texts.get(error.verify_code, unknown)
+
+
+def _retry_after(response: Any) -> float:
+    try:
+        return min(float(response.headers.get("Retry-After", 1)), 300.0)
+    except ValueError:
+        return 1.0
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _candidates(repo: str, revision: str | None) -> tuple[str, ...]:
+    return (revision,) if revision else DEFAULT_REVISIONS.get(repo, ("main",))
+
+
+def _is_offline() -> bool:
+    from huggingface_hub import constants
+
+    return bool(constants.is_offline_mode())
+
+
+def _endpoint() -> str:
+    from huggingface_hub import constants
+
+    return str(constants.ENDPOINT)
+
+
+def _ref(cache: RepoCache, name: str) -> str | None:
+    try:
+        return (cache.folder / "refs" / name).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return None
+
+
+def _write_ref(cache: RepoCache, name: str, commit: str) -> None:
+    """Remember which commit a branch was, so that a later start needs no request."""
+    if name != commit:
+        path = cache.folder / "refs" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(commit, encoding="utf-8")
+
+
+def _check_space(cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) -> None:
+    """Refuse before the first byte what cannot fit."""
+    missing = cache.wrong_sizes(commit, {name: Pin(listed.size, "") for name, listed in listing.items()})
+    needed = sum(listing[name].size for name in missing)
+    status = os.statvfs(cache.folder)
+    free = status.f_bavail * status.f_frsize
+    if needed and free < needed + SPARE_BYTES:
+        raise HubError(
+            "disk_full",
+            f"{cache.repo} needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "
+            "Free space where HF_HOME points, or give it a larger volume.",
+        )
+
+
+def _set_client(context: ssl.SSLContext) -> None:
+    from huggingface_hub import set_client_factory
+    from huggingface_hub.utils import httpx
+    from huggingface_hub.utils._http import hf_request_event_hook
+
+    def fill_in_timeout(request: Any) -> None:
+        """Some calls of the client ask for no timeout at all, and a stalled server would hang them for ever."""
+        if not any((request.extensions.get("timeout") or {}).values()):
+            request.extensions["timeout"] = dict(TIMEOUT)
+
+    def factory() -> Any:
+        # The first hook is the client's own: it enforces HF_HUB_OFFLINE.
+        hooks = {"request": [hf_request_event_hook, fill_in_timeout]}
+        return httpx.Client(verify=context, event_hooks=hooks, follow_redirects=True, timeout=None)
+
+    set_client_factory(factory)
 
 
 def _progress_bar(progress: Progress) -> type:
-    """Make the bar class the Hub client draws with report the share of bytes instead."""
+    """Make the bar class that the Hub client draws with report the share of bytes instead."""
     from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             kwargs.pop("name", None)
-            super().__init__(*args, **(kwargs | {"disable": True}))
             self.counts_bytes = kwargs.get("unit") == "B"
             self.done = 0.0
+            super().__init__(*args, **(kwargs | {"disable": True}))
 
         def update(self, n: float | None = 1) -> bool | None:
             if self.counts_bytes and n and n > 0:
@@ -100,45 +521,3 @@ def _progress_bar(progress: Progress) -> type:
             return None
 
     return Bar
-
-
-def _explain(repo: str, revision: str, error: BaseException) -> HubError:
-    """Find the cause in the whole chain; a certificate failure hides three levels down."""
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
-
-    chain = list(_causes(error))
-    if any(isinstance(cause, ssl.SSLError) for cause in chain):
-        return HubError(
-            "tls", "The Hub's certificate is not trusted here. Set SSL_CERT_FILE to your network's CA bundle."
-        )
-    if any(isinstance(cause, OfflineModeIsEnabled) for cause in chain):
-        return HubError("offline", f"HF_HUB_OFFLINE is set and {repo} is not in the cache. Unset it or fill the cache.")
-    if any(isinstance(cause, GatedRepoError) for cause in chain):
-        return HubError("not_found", f"{repo} needs a login. Set HF_TOKEN to a token that may read it.")
-    if any(isinstance(cause, RevisionNotFoundError) for cause in chain):
-        return HubError("not_found", f"{repo} has no revision {revision}. Change CLIP_APP_REVISION.")
-    if any(isinstance(cause, RepositoryNotFoundError) for cause in chain):
-        return HubError("not_found", f"There is no {repo} on the Hub, or it is private. Change CLIP_APP_MODEL.")
-    missing = [cause for cause in chain if isinstance(cause, EntryNotFoundError)]
-    if missing and not any(isinstance(cause, LocalEntryNotFoundError) for cause in missing):
-        return HubError("not_found", f"{repo} lacks a file at this revision. Change CLIP_APP_REVISION.")
-    if any(isinstance(cause, OSError) and cause.errno == 28 for cause in chain):
-        return HubError("disk_full", "The disk is full. Free space where HF_HOME points.")
-    if any(isinstance(cause, PermissionError) or getattr(cause, "errno", None) == 30 for cause in chain):
-        return HubError("permissions", "The cache cannot be written. Make HF_HOME writable.")
-    return HubError(
-        "network", f"The Hub cannot be reached and {repo} is not in the cache. Check the network or HF_ENDPOINT."
-    )
-
-
-def _causes(error: BaseException | None) -> Any:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -12,6 +12,7 @@ from clip_app.errors import BadOption
 __all__ = [
     "DEFAULT_NEUTRAL",
     "DEFAULT_TEMPLATE",
+    "OWN_GROUP",
     "LabelFileError",
     "LabelGroup",
     "choose_groups",
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+OWN_GROUP = "labels"  # the name of the group that a request brings
 DEFAULT_NEUTRAL = ("a photo.", "an image.", "a picture of something.", "a photo of something.")
 PRESETS = ("objects", "scenes", "content")
 MAX_LABELS = 1000
@@ -72,6 +74,8 @@ def parse_group(name: str, text: str) -> LabelGroup:
     """Parse a label file: comments, ``title:``, ``template:`` and ``neutral:`` lines, then labels."""
     if not GROUP_NAME.fullmatch(name):
         raise LabelFileError(f"{name}.txt: name the file in lower-case letters, digits, - and _")
+    if name == OWN_GROUP:
+        raise LabelFileError(f"{name}.txt: a request's own labels have this name; choose another")
     headers: dict[str, list[str]] = {"title": [], "template": [], "neutral": []}
     labels: dict[str, None] = {}
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
@@ -117,7 +121,7 @@ def own_group(labels: Iterable[str], template: str | None = None) -> LabelGroup:
     template = template or DEFAULT_TEMPLATE
     if template.count("{}") != 1 or len(template) > MAX_LABEL_LENGTH:
         raise BadOption("The template needs {} once, where the label goes, such as: a photo of a {}.")
-    return LabelGroup(name="labels", title="Your labels", labels=unique, templates=(template,))
+    return LabelGroup(name=OWN_GROUP, title="Your labels", labels=unique, templates=(template,))
 
 
 def choose_groups(groups: Mapping[str, LabelGroup], names: Iterable[str]) -> list[LabelGroup]:

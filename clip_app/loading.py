@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,11 +18,11 @@ from clip_app.settings import Settings
 from clip_app.telemetry import MODEL_LOAD_SECONDS, MODEL_READY, set_model_info
 
 if TYPE_CHECKING:  # both import torch; loading does so in its own time, in the background
-    from clip_app.bank import LabelBank
+    from clip_app.bank import LabelBank, LabelStore
     from clip_app.batching import MicroBatcher
     from clip_app.model import Model
 
-__all__ = ["LoadStatus", "Loader", "Serving", "bundled_folder"]
+__all__ = ["LoadStatus", "Loader", "Serving", "bundled_folder", "local_folder"]
 
 logger = logging.getLogger("clip_app")
 
@@ -31,11 +31,16 @@ Phase = Literal["starting", "fetching", "loading", "labels", "warming up", "read
 
 @dataclass(frozen=True)
 class LoadStatus:
-    """How far loading is. ``reason`` says why it failed, or why the bundled model serves."""
+    """How far loading is.
+
+    ``reason`` says why it failed, or why the bundled model serves; ``verified`` is False
+    where the model came over a connection whose certificate was not verified.
+    """
 
     phase: Phase = "starting"
     progress: float = 0.0
     reason: str | None = None
+    verified: bool = True
 
     @property
     def ready(self) -> bool:
@@ -52,6 +57,20 @@ class Serving:
     batcher: MicroBatcher
     groups: dict[str, LabelGroup]
     default_groups: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    model: Model = field(kw_only=False)
+    reason: str | None = None
+    store: LabelStore | None = None
+    verified: bool = True
+
+
+def local_folder(model: str) -> Path | None:
+    """Return the folder that MODEL names, None where it is the id of a repository on the Hub."""
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() or model.startswith(("/", ".", "~")) or model.count("/") > 1 else None
 
 
 def bundled_folder() -> Path:
@@ -96,46 +115,51 @@ class Loader:
         started = time.monotonic()
         MODEL_READY.set(0)
         try:
-            model, reason = self._load()
-            serving = self._prepare(model, reason)
+            loaded = self._load()
+            serving = self._prepare(loaded)
         except Exception as error:  # the loading thread's last line of defence: say it, stay alive
             self.status = LoadStatus("failed", 0.0, str(error) or type(error).__name__)
             logger.error("no model: %s", self.status.reason, exc_info=error)
             return
         self._serving = serving
+        model = serving.model
         set_model_info(model.info, model.device)
         MODEL_LOAD_SECONDS.set(time.monotonic() - started)
         MODEL_READY.set(1)
-        self.status = LoadStatus("ready", 1.0, reason)
+        self.status = LoadStatus("ready", 1.0, loaded.reason, verified=loaded.verified)
         logger.info("ready: %s at %s after %.1f s", model.info.id, model.info.revision, time.monotonic() - started)
 
-    def _load(self) -> tuple[Model, str | None]:
+    def _load(self) -> _Loaded:
         from clip_app.hub import HubError
         from clip_app.model import CheckpointError
 
         wanted = self._settings.model
         if wanted == "bundled":
-            return self._load_bundled(), None
+            return _Loaded(self._load_bundled())
         try:
-            return self._load_wanted(wanted), None
+            return self._load_wanted(wanted)
         except (HubError, CheckpointError) as error:
             if self._settings.fallback == "none":
                 raise
             logger.warning("the bundled demonstration model serves instead of %s: %s", wanted, error)
-            return self._load_bundled(), str(error)
+            return _Loaded(self._load_bundled(), reason=str(error))
 
-    def _load_wanted(self, wanted: str) -> Model:
-        from clip_app.hub import fetch
+    def _load_wanted(self, wanted: str) -> _Loaded:
         from clip_app.model import CheckpointError
 
-        folder = Path(wanted).expanduser()
-        if folder.is_dir():
-            return self._load_folder(folder, folder.resolve().name, "local", bundled=False)
-        if wanted.startswith(("/", ".", "~")) or wanted.count("/") > 1:
-            raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
+        if (folder := local_folder(wanted)) is not None:
+            if not folder.is_dir():
+                raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
+            return _Loaded(self._load_folder(folder, folder.resolve().name, "local", bundled=False))
+        from clip_app.bank import LabelStore
+        from clip_app.hub import Hub
+
         self.status = LoadStatus("fetching")
-        snapshot = fetch(wanted, self._settings.revision, self._report("fetching"))
-        return self._load_folder(snapshot, wanted, snapshot.name, bundled=False)
+        hub = Hub(self._settings)
+        snapshot = hub.fetch(wanted, self._settings.revision, self._report("fetching"))
+        model = self._load_folder(snapshot.folder, wanted, snapshot.revision, bundled=False)
+        store = LabelStore(snapshot.cache.own, prefix=f"{snapshot.revision}-{model.info.precision}")
+        return _Loaded(model, store=store, verified=hub.verified)
 
     def _load_bundled(self) -> Model:
         return self._load_folder(bundled_folder(), "bundled", __version__, bundled=True)
@@ -155,12 +179,13 @@ class Loader:
             threads=available_cpus() if settings.threads == "auto" else settings.threads,
         )
 
-    def _prepare(self, model: Model, reason: str | None) -> Serving:
+    def _prepare(self, loaded: _Loaded) -> Serving:
         from clip_app.bank import LabelBank
         from clip_app.batching import MicroBatcher
 
+        model = loaded.model
         groups, defaults = self._groups_of(model)
-        bank = LabelBank(model)
+        bank = LabelBank(model, store=loaded.store)
         wanted = defaults if self._preload is None else [name for name in self._preload if name in groups]
         for i, name in enumerate(wanted):
             report = self._report("labels", start=i / len(wanted), share=1 / len(wanted))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,15 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["DEFAULT_MODEL", "PREFIX", "Settings", "SettingsError", "load_settings", "unknown_variables"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "PREFIX",
+    "Settings",
+    "SettingsError",
+    "insecure_variables",
+    "load_settings",
+    "unknown_variables",
+]
 
 PREFIX = "CLIP_APP_"
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
@@ -48,6 +57,12 @@ class Settings(BaseSettings):
     )
     root_path: str = Field("", description="The path under which a proxy serves the app, such as /clip.")
     auth: SecretStr | None = Field(None, description="user:password for everything but health and metrics.")
+    ca_bundle: Path | None = Field(None, description="A PEM file of certificate authorities to trust as well.")
+    tls_roots: Literal["certifi+system", "certifi"] = Field(
+        "certifi+system", description="Where trust starts: 'certifi+system' or 'certifi'."
+    )
+    tls_verify: bool = Field(True, description="'false' goes on where a certificate fails, against pinned hashes only.")
+    pins: Path | None = Field(None, description="A file of pinned hashes, from prefetch --write-pins.")
     max_upload_mb: float = Field(20, gt=0, le=1024, description="The most megabytes one picture may have.")
     max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000, description="The most pixels one picture may have.")
     queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
@@ -89,10 +104,23 @@ def load_settings(**given: Any) -> Settings:
     Raises:
         SettingsError: naming the setting, its value and what is allowed.
     """
+    chosen = {name: value for name, value in given.items() if value is not None}
+    if "tls_verify" not in chosen and f"{PREFIX}TLS_VERIFY" not in os.environ and insecure_variables():
+        chosen["tls_verify"] = False
     try:
-        return Settings(**{name: value for name, value in given.items() if value is not None})
+        return Settings(**chosen)
     except ValidationError as error:
         raise SettingsError(_one_line(error)) from None
+
+
+def insecure_variables(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Return the usual switches that are set to turn verification off; they count as TLS_VERIFY=false."""
+    switches = []
+    if environ.get("HF_HUB_DISABLE_SSL_VERIFICATION", "").upper() in ("1", "TRUE", "YES", "ON"):
+        switches.append("HF_HUB_DISABLE_SSL_VERIFICATION")
+    if environ.get("PYTHONHTTPSVERIFY") == "0":
+        switches.append("PYTHONHTTPSVERIFY")
+    return switches
 
 
 def unknown_variables(environ: Mapping[str, str]) -> dict[str, str | None]:

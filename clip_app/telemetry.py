@@ -25,6 +25,7 @@ __all__ = [
     "MODEL_READY",
     "QUEUE_DEPTH",
     "STAGE_DURATION",
+    "TLS_VERIFIED",
     "metrics",
     "set_model_info",
 ]
@@ -66,6 +67,8 @@ MODEL_READY = Gauge("clip_app_model_ready", "1 once the model has answered a rea
 MODEL_LOAD_SECONDS = Gauge("clip_app_model_load_seconds", "Time from the start of loading to readiness.")
 HUB_DOWNLOAD_BYTES = Counter("clip_app_hub_download_bytes_total", "Bytes of the model fetched from the Hub.")
 HUB_FAILURES = Counter("clip_app_hub_failures_total", "Downloads from the Hub that failed, by reason.", ["reason"])
+TLS_VERIFIED = Gauge("clip_app_tls_verified", "1, or 0 once a download ran without verified certificates.")
+TLS_VERIFIED.set(1)
 
 
 def set_model_info(info: ModelInfo, device: str) -> None:

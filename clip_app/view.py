@@ -80,6 +80,11 @@ def status_html(status: LoadStatus, model: ModelInfo | None) -> str:
         done = f'<span class="ca-track"><span class="ca-fill" style="width:{status.progress:.0%}"></span></span>'
         moving = done if status.phase in ("fetching", "labels") else ""
         return _banner("ca-busy", "Getting ready.", describe(status), moving)
+    if not status.verified:
+        text = (
+            "The model came without verified certificates; its files match their pinned hashes. Set CLIP_APP_CA_BUNDLE."
+        )
+        return _banner("ca-warn", "Unverified TLS.", text)
     if not model.bundled:
         return ""
     why = f" It serves because: {status.reason}" if status.reason else ""

@@ -1,0 +1,240 @@
+"""The shared model cache: layout, completion marker, locks, sweeping and permissions.
+
+The cache is the Hub client's own; what this app adds lies in ``clip_app/`` inside
+the repository's folder: a marker per revision, written last, and a lock.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import socket
+import stat
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from clip_app.pins import Pin, Pins
+
+__all__ = ["LockTimeout", "LocksUnsupported", "RepoCache", "cache_root", "hash_file", "write_atomically"]
+
+CHUNK = 1 << 20
+POLL_SECONDS = 0.2
+# Where there are no locks to ask, nothing writes this long without touching its file.
+STALE_SECONDS = 3600
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO, errno.ENOSYS, errno.EINVAL)
+
+
+class LocksUnsupported(OSError):
+    """The volume has no file locks."""
+
+
+class LockTimeout(TimeoutError):
+    """Somebody else held the lock until the deadline; the message says who."""
+
+
+def cache_root() -> Path:
+    """The folder of all repositories: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def hash_file(path: Path) -> Pin:
+    """Return the size and the SHA-256 of a file."""
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return Pin(size, digest.hexdigest())
+
+
+def git_blob_hash(path: Path) -> str:
+    """Return git's SHA-1 of a file, which is how the Hub's tree lists small files."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+@dataclass(frozen=True)
+class RepoCache:
+    """One repository's folder in the cache."""
+
+    root: Path
+    repo: str
+
+    @property
+    def folder(self) -> Path:
+        """``models--org--name``."""
+        return self.root / ("models--" + self.repo.replace("/", "--"))
+
+    @property
+    def own(self) -> Path:
+        """What this app adds."""
+        return self.folder / "clip_app"
+
+    def snapshot(self, revision: str) -> Path:
+        """The folder of a revision's files, links into the blobs."""
+        return self.folder / "snapshots" / revision
+
+    def marker(self, revision: str) -> Path:
+        """The file that says a revision is complete."""
+        return self.own / f"{revision}.json"
+
+    def read_marker(self, revision: str) -> dict[str, Pin] | None:
+        """Return the files of a complete revision; None if it is not, or they are not all there."""
+        try:
+            listed = json.loads(self.marker(revision).read_text(encoding="utf-8"))["files"]
+            files = {name: Pin(int(pin["size"]), str(pin["sha256"])) for name, pin in listed.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return files if not self.wrong_sizes(revision, files) else None
+
+    def wrong_sizes(self, revision: str, files: Pins) -> list[str]:
+        """Return the names of files that are missing or of another size."""
+        wrong = []
+        for name, pin in files.items():
+            try:
+                if (self.snapshot(revision) / name).stat().st_size != pin.size:
+                    wrong.append(name)
+            except OSError:
+                wrong.append(name)
+        return wrong
+
+    def write_marker(self, revision: str, files: Pins) -> None:
+        """Say that a revision is complete: written beside, flushed, then moved into place."""
+        self.own.mkdir(parents=True, exist_ok=True)
+        content = {"repo": self.repo, "revision": revision, "files": {n: asdict(p) for n, p in sorted(files.items())}}
+        write_atomically(self.marker(revision), (json.dumps(content, indent=2) + "\n").encode())
+
+    def remove_file(self, revision: str, name: str) -> None:
+        """Remove a file and the blob it links to."""
+        link = self.snapshot(revision) / name
+        blob = link.resolve()
+        with suppress(FileNotFoundError):
+            link.unlink()
+        if blob.is_relative_to(self.folder.resolve()):
+            with suppress(FileNotFoundError):
+                blob.unlink()
+
+    def sweep(self) -> int:
+        """Remove what killed downloads left, and return the bytes; never under a live writer.
+
+        The Hub client holds a lock per blob while it writes; where locks are not to be
+        had, age decides.
+        """
+        freed = 0
+        for path in (self.folder / "blobs").glob("*.incomplete"):
+            etag = path.name.split(".")[0]
+            lock = self.root / ".locks" / self.folder.name / f"{etag}.lock"
+            if _has_writer(lock, path):
+                continue
+            with suppress(OSError):
+                size = path.stat().st_size
+                path.unlink()
+                freed += size
+        return freed
+
+    def share(self) -> None:
+        """Let others read what this user wrote, and write where the cache's root lets its group write.
+
+        The Hub client writes some files for their owner alone.
+        """
+        with suppress(OSError):
+            group = bool(self.root.stat().st_mode & stat.S_IWGRP)
+            for path in (self.folder, *self.folder.rglob("*"), *(self.root / ".locks" / self.folder.name).rglob("*")):
+                _share_one(path, group=group)
+
+    @contextmanager
+    def lock(self, deadline: float) -> Iterator[None]:
+        """Hold the one lock under which this app writes; ``deadline`` is on time.monotonic's clock.
+
+        Raises:
+            LockTimeout: somebody else held it all the time.
+            LocksUnsupported: the volume has no locks.
+        """
+        self.own.mkdir(parents=True, exist_ok=True)
+        path = self.own / "prefetch.lock"
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+        try:
+            _wait_for_lock(file, path, deadline)
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            yield
+        finally:
+            os.close(file)  # and with it goes the lock
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that readers see all of it or nothing."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).chmod(0o664)
+        Path(name).replace(path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            Path(name).unlink()
+        raise
+
+
+def _wait_for_lock(file: int, path: Path, deadline: float) -> None:
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                holder = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+                raise LockTimeout(holder) from None
+            time.sleep(POLL_SECONDS)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise LocksUnsupported(error.errno, os.strerror(error.errno or 0)) from error
+            raise
+
+
+def _has_writer(lock: Path, path: Path) -> bool:
+    try:
+        file = os.open(lock, os.O_RDWR)
+    except OSError:
+        return _is_young(path) if lock.exists() else False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return _is_young(path)
+    finally:
+        os.close(file)
+    return False
+
+
+def _is_young(path: Path) -> bool:
+    try:
+        return time.time() - path.stat().st_mtime < STALE_SECONDS
+    except OSError:
+        return False
+
+
+def _share_one(path: Path, *, group: bool) -> None:
+    if path.is_symlink():
+        return
+    info = path.stat()
+    if info.st_uid != os.geteuid():
+        return
+    if stat.S_ISDIR(info.st_mode):
+        wanted = info.st_mode | 0o555 | (stat.S_ISGID | 0o070 if group else 0)
+    else:
+        wanted = info.st_mode | 0o444 | (0o020 if group else 0)
+    if wanted != info.st_mode:
+        path.chmod(stat.S_IMODE(wanted))

@@ -1,0 +1,181 @@
+"""``clip-app doctor``: what would be used, and what is wrong with each and how to mend it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Literal
+
+from pydantic import BaseModel
+
+from clip_app.cache import NO_LOCKS, cache_root, hash_file
+from clip_app.hub import EXIT_CODES, Hub, HubError, Reason
+from clip_app.loading import local_folder
+from clip_app.machine import available_cpus
+from clip_app.settings import Settings, insecure_variables, unknown_variables
+from clip_app.tls import TLSConfigError, sources
+
+__all__ = ["Finding", "examine", "exit_code"]
+
+SOON = timedelta(days=30)
+LITTLE_SPACE = 1_000_000_000
+DEAD_VARIABLES = {
+    "CURL_CA_BUNDLE": "nothing here reads it; set CLIP_APP_CA_BUNDLE instead",
+    "TRANSFORMERS_CACHE": "transformers 5 does not read it; set HF_HOME instead",
+    "HF_HUB_ENABLE_HF_TRANSFER": "the Hub client does not read it any more; unset it",
+    "SSL_CERT_DIR": "only SSL_CERT_FILE is read; set CLIP_APP_CA_BUNDLE to a file",
+}
+
+
+class Finding(BaseModel):
+    """One thing that was looked at; a bad one says the one thing to change."""
+
+    name: str
+    level: Literal["ok", "warn", "bad"]
+    text: str
+    fix: str | None = None
+    reason: Reason | None = None
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """Return the code of the first bad finding, 0 where there is none."""
+    return next((EXIT_CODES[f.reason] if f.reason else 1 for f in findings if f.level == "bad"), 0)
+
+
+def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> list[Finding]:
+    """Look at everything, in the order a download needs it."""
+    return [
+        *_certificates(settings, environ),
+        *_variables(environ),
+        *_endpoint(settings),
+        *_cache(settings),
+        *_model(settings),
+        *_engine(settings),
+    ]
+
+
+def _certificates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
+    try:
+        for source in sources(settings, environ):
+            until = f", the first ends {source.valid_until:%Y-%m-%d}" if source.valid_until else ""
+            text = f"{source.setting}: {source.path}, {source.count} authorities{until}"
+            yield Finding(name="TLS roots", level="ok", text=text)
+            if source.setting not in ("certifi", "system") and _ends_soon(source.valid_until):
+                yield Finding(
+                    name="TLS roots", level="warn", text=f"{source.setting} ends soon", fix="Ask for a new CA file."
+                )
+    except TLSConfigError as error:
+        yield Finding(name="TLS roots", level="bad", text=str(error), fix="Correct the path.", reason="tls")
+    if not settings.tls_verify:
+        switches = ", ".join(insecure_variables(environ)) or "CLIP_APP_TLS_VERIFY=false"
+        text = f"verification may be skipped ({switches}), only against pinned hashes"
+        yield Finding(name="TLS", level="warn", text=text, fix="Set CLIP_APP_CA_BUNDLE and unset it.")
+
+
+def _ends_soon(until: datetime | None) -> bool:
+    return until is not None and until - datetime.now(timezone.utc) < SOON
+
+
+def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
+    for name, advice in DEAD_VARIABLES.items():
+        if environ.get(name):
+            yield Finding(name="variables", level="warn", text=f"{name} is set, but does nothing", fix=advice)
+    for name, nearest in unknown_variables(environ).items():
+        fix = f"Did you mean {nearest}?" if nearest else "Unset it."
+        yield Finding(name="variables", level="warn", text=f"there is no setting {name}", fix=fix)
+
+
+def _endpoint(settings: Settings) -> Iterator[Finding]:
+    from huggingface_hub import constants
+
+    if constants.is_offline_mode():
+        yield Finding(name="Hub", level="ok", text="HF_HUB_OFFLINE is set: no request is made")
+        return
+    if settings.model == "bundled" or local_folder(settings.model) is not None:
+        yield Finding(name="Hub", level="ok", text="not needed: CLIP_APP_MODEL is not a model of the Hub")
+        return
+    try:
+        Hub(settings).reach(settings.model, settings.revision)
+    except HubError as error:
+        yield Finding(name="Hub", level="bad", text=f"{constants.ENDPOINT}: {error}", reason=error.reason)
+    else:
+        yield Finding(name="Hub", level="ok", text=f"{constants.ENDPOINT} answers, verified, and has {settings.model}")
+
+
+def _cache(settings: Settings) -> Iterator[Finding]:
+    root = cache_root()
+    existing = next(folder for folder in (root, *root.parents) if folder.exists())
+    free = shutil.disk_usage(existing).free
+    level: Literal["ok", "warn"] = "ok" if free > LITTLE_SPACE else "warn"
+    fix = None if level == "ok" else "Free space, or move HF_HOME."
+    yield Finding(name="cache", level=level, text=f"{root}: {free / 1e9:.1f} GB free", fix=fix)
+    try:
+        with tempfile.TemporaryFile(dir=existing) as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield Finding(name="cache", level="ok", text="writable, with file locks")
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            text, fix = "writable, without file locks", "Let one job alone run clip-app prefetch."
+        else:
+            text, fix = "read-only: enough for serving a complete model", "To fetch, make HF_HOME writable."
+        yield Finding(name="cache", level="warn", text=text, fix=fix)
+
+
+def _model(settings: Settings) -> Iterator[Finding]:
+    name = settings.model
+    if name == "bundled":
+        yield Finding(name="model", level="ok", text="bundled, the demonstration model")
+        return
+    if (folder := local_folder(name)) is not None:
+        if folder.is_dir():
+            yield Finding(name="model", level="ok", text=f"the folder {folder}")
+        else:
+            fix = "Correct CLIP_APP_MODEL."
+            yield Finding(name="model", level="bad", text=f"there is no folder {name}", fix=fix, reason="not_found")
+        return
+    snapshot = Hub(settings).cached(name, settings.revision)
+    if snapshot is None:
+        yield Finding(
+            name="model",
+            level="bad",
+            text=f"{name} is not complete in the cache",
+            fix="Run clip-app prefetch.",
+            reason="offline",
+        )
+        return
+    wrong = [n for n, pin in snapshot.files.items() if hash_file(snapshot.folder / n) != pin]
+    if wrong:
+        fix = "Remove the marker in clip_app/ of the repository's folder, then run clip-app prefetch."
+        yield Finding(
+            name="model",
+            level="bad",
+            text=f"{', '.join(wrong)}: not the bytes that were verified",
+            fix=fix,
+            reason="integrity",
+        )
+    else:
+        text = f"{name} at {snapshot.revision}: complete, {len(snapshot.files)} files hashed again"
+        yield Finding(name="model", level="ok", text=text)
+
+
+def _engine(settings: Settings) -> Iterator[Finding]:
+    import torch
+
+    device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
+    if settings.device == "cuda" and device == "cpu":
+        yield Finding(
+            name="engine", level="bad", text="CLIP_APP_DEVICE=cuda, but torch sees none", fix="Set cpu or auto."
+        )
+    precision = "bfloat16" if settings.precision == "bfloat16" else "float32"
+    yield Finding(name="engine", level="ok", text=f"torch {torch.__version__} on {device}, {precision}")
+    allowed = available_cpus()
+    threads = allowed if settings.threads == "auto" else settings.threads
+    text = f"{threads} for {allowed} CPUs that the cgroup allows, of {os.cpu_count()}"
+    if threads > allowed:
+        yield Finding(name="threads", level="warn", text=text, fix="Set CLIP_APP_THREADS=auto.")
+    else:
+        yield Finding(name="threads", level="ok", text=text)

@@ -1,0 +1,77 @@
+"""Pinned revisions: the size and SHA-256 of every file of a checkpoint that is trusted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+__all__ = ["BUILT_IN", "DEFAULT_REVISIONS", "Pin", "PinFileError", "Pins", "read_pins", "write_pins"]
+
+OPENAI_B32 = "openai/clip-vit-base-patch32"
+# Only these revisions hold safetensors; the repository's main has a pickle. In the order to try.
+DEFAULT_REVISIONS = {
+    OPENAI_B32: ("eaee4c876b93e66f7fac584b529025a96d71ad66", "c237dc49a33fc61debc9276459120b7eac67e7ef"),
+}
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What a file must be."""
+
+    size: int
+    sha256: str
+
+
+Pins = Mapping[str, Pin]
+
+
+class PinFileError(ValueError):
+    """PINS cannot be read; the message says why."""
+
+
+_B32_FILES = {
+    "config.json": Pin(4186, "b575ef3c36f2a057fa19e221650105052d61cc9c1a972ec15019c6261ec98770"),
+    "model.safetensors": Pin(605157884, "99d28a652e6ec46629ab7047a0ac82c69b1fe11e0ce672c43af65d3a9a3fc05d"),
+    "preprocessor_config.json": Pin(316, "910e70b3956ac9879ebc90b22fb3bc8a75b6a0677814500101a4c072bd7857bd"),
+    "tokenizer.json": Pin(2224041, "b556ac8c99757ffb677208af34bc8c6721572114111a6e0aaf5fa69ff0b8d842"),
+    "tokenizer_config.json": Pin(592, "34b7336e4bee12e0a9730eaf5189f582ef3c3eea5027f65730e5717256755aad"),
+    "vocab.json": Pin(862328, "5047b556ce86ccaf6aa22b3ffccfc52d391ea4accdab9c2f2407da5b742d4363"),
+    "merges.txt": Pin(524657, "f526393189112391ce6f9795d4695f704121ce452c3aad1f5335cc41337eba85"),
+    "special_tokens_map.json": Pin(389, "f8c0d6c39aee3f8431078ef6646567b0aba7f2246e9c54b8b99d55c22b707cbf"),
+}
+BUILT_IN: Mapping[tuple[str, str], Pins] = {
+    (OPENAI_B32, revision): _B32_FILES for revision in DEFAULT_REVISIONS[OPENAI_B32]
+}
+
+
+def read_pins(path: Path) -> dict[tuple[str, str], Pins]:
+    """Read a file that :func:`write_pins` wrote, by repository and revision.
+
+    Raises:
+        PinFileError: it is missing or not of that form.
+    """
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return {
+            (entry["repo"], entry["revision"]): {
+                name: Pin(int(pin["size"]), str(pin["sha256"])) for name, pin in entry["files"].items()
+            }
+            for entry in entries
+        }
+    except OSError as error:
+        raise PinFileError(f"CLIP_APP_PINS={path}: {error.strerror}.") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise PinFileError(f"CLIP_APP_PINS={path}: make it with clip-app prefetch --write-pins FILE.") from None
+
+
+def write_pins(path: Path, repo: str, revision: str, files: Pins) -> None:
+    """Write the pins of one revision, keeping what the file says of others."""
+    known = read_pins(path) if path.exists() else {}
+    known[repo, revision] = files
+    entries = [
+        {"repo": repo, "revision": revision, "files": {name: asdict(pin) for name, pin in sorted(files.items())}}
+        for (repo, revision), files in sorted(known.items())
+    ]
+    path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
