@@ -274,7 +274,7 @@ class Hub:
                 wait = max(pause, failure.after or 0.0)
                 if not failure.retry or hopeless or time.monotonic() + wait >= deadline:
                     raise failure from error
-                logger.warning("%s Trying again in %.0f s.", failure, wait)
+                logger.warning("%s Trying again in %.1f s.", failure, wait)
                 time.sleep(wait)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
