@@ -17,7 +17,7 @@ from clip_app.labels import OWN_GROUP, LabelGroup, choose_groups, own_group
 from clip_app.loading import Loader, Serving
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, Timings
 from clip_app.settings import Settings
-from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, IN_FLIGHT, STAGE_DURATION
+from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, IN_FLIGHT, QUEUE_DEPTH, STAGE_DURATION
 
 __all__ = ["Analyzer", "Endpoint", "Options", "Source"]
 
@@ -69,9 +69,9 @@ class Analyzer:
         self._decoders = threading.BoundedSemaphore(decoders)
 
     def analyze(
-        self, data: bytes, options: Options, *, name: str = "", source: Source, endpoint: Endpoint
+        self, data: bytes, options: Options, *, name: str = "", source: Source, endpoint: Endpoint, new: bool = True
     ) -> AnalysisResult:
-        """Say what is in a picture.
+        """Say what is in a picture; ``new`` is False where it was uploaded before.
 
         Raises:
             UndecodableImage, ImageTooLarge: the picture cannot be used.
@@ -79,7 +79,8 @@ class Analyzer:
             NotReady, Busy: not now.
             EncodingFailed: the encoder failed.
         """
-        IMAGES_UPLOADED.labels(source).inc()
+        if new:
+            IMAGES_UPLOADED.labels(source).inc()
         with _counted(endpoint), self._place():
             serving = self._loader.serving()
             return self._analyze(serving, data, options.resolve(serving), options, images.display_name(name))
@@ -88,7 +89,9 @@ class Analyzer:
         self, serving: Serving, data: bytes, groups: list[LabelGroup], options: Options, name: str
     ) -> AnalysisResult:
         clock = _Clock()
-        with self._decoders:
+        waited = time.perf_counter()
+        with self._decoder():
+            waited = time.perf_counter() - waited
             with clock.stage("decode"):
                 image = images.decode(
                     data, max_bytes=self._settings.max_upload_bytes, max_pixels=self._settings.max_pixels
@@ -98,11 +101,20 @@ class Analyzer:
             info = ImageInfo(name=name, width=image.width, height=image.height)
             del image
         encoded = serving.batcher.encode(pixels)
-        clock.add("queue", encoded.queue_seconds)
+        clock.add("queue", waited + encoded.queue_seconds)
         clock.add("encode", encoded.encode_seconds)
         with clock.stage("score"):
             scored = [_score(serving, encoded.embedding, group, options) for group in groups]
         return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=clock.timings())
+
+    @contextmanager
+    def _decoder(self) -> Iterator[None]:
+        with QUEUE_DEPTH.track_inprogress():
+            self._decoders.acquire()
+        try:
+            yield
+        finally:
+            self._decoders.release()
 
     @contextmanager
     def _place(self) -> Iterator[None]:

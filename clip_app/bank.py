@@ -112,7 +112,8 @@ class LabelBank:
             LABEL_CACHE.labels("hit").inc(len(keys) - len(missing))
             found = {key: self._own[key] for key in keys if key in self._own}
             if missing:
-                found.update(zip(missing, self._compute(missing), strict=True))
+                # Copies: a row of the whole would keep all of it alive.
+                found.update((key, row.copy()) for key, row in zip(missing, self._compute(missing), strict=True))
             for key in keys:
                 self._own[key] = found[key]
                 self._own.move_to_end(key)

@@ -323,5 +323,8 @@ def fail(message: str, code: int) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line; flags without a command are those of serve."""
+    arguments = sys.argv[1:]
+    if arguments and arguments[0].startswith("-") and arguments[0] not in ("--help", "--version"):
+        arguments = ["serve", *arguments]
+    app(arguments)

@@ -56,7 +56,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = _route_path(scope)
         if path.startswith(CLOSED):
             await error_response(404, "not_found", "There is nothing here.")(scope, receive, send)
             return
@@ -96,11 +96,17 @@ class Guard:
             await body.drain()
             await _too_large(body.limit)(scope, body, send)
             return
-        if b"://" in content and _names_remote_file(content):
+        if content and _names_remote_file(content):
             message = "Pictures are not fetched from the web. Download it and upload the file."
             await error_response(422, "bad_option", message)(scope, body, send)
             return
         await self.app(scope, _replay(content, body), send)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path without ROOT_PATH, which the server puts in front of it."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class _BodyTooLarge(Exception):
@@ -175,7 +181,7 @@ def _names_remote_file(content: bytes) -> bool:
         value = pending.pop()
         if isinstance(value, dict):
             path = value.get("path")
-            if isinstance(path, str) and "://" in path:
+            if isinstance(path, str) and path.strip().lower().startswith(("http://", "https://")):
                 return True
             pending.extend(value.values())
         elif isinstance(value, list):
@@ -194,7 +200,7 @@ class BasicAuth:
         self._expected = credentials.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in self.OPEN or self._allowed(Headers(scope=scope)):
+        if scope["type"] != "http" or _route_path(scope) in self.OPEN or self._allowed(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
         challenge = {"WWW-Authenticate": 'Basic realm="clip_app", charset="UTF-8"'}

@@ -83,6 +83,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _scale_grey(image: Image.Image) -> Image.Image:
     """Scale deep grey to 8 bits: 16-bit over its range, 32-bit and float over what they hold."""
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
     grey = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0, neginf=0)
     low, high = float(grey.min()), float(grey.max())
     if image.mode != "F" and low >= 0 and high <= 65535:

@@ -61,7 +61,11 @@ def load_groups(*folders: Path) -> dict[str, LabelGroup]:
     groups = {}
     for folder in folders:
         for path in sorted(folder.glob("*.txt"), key=_reading_order):
-            groups[path.stem] = parse_group(path.stem, path.read_text(encoding="utf-8"))
+            try:
+                text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+            except (OSError, UnicodeDecodeError):
+                raise LabelFileError(f"{path.name}: it cannot be read as UTF-8 text") from None
+            groups[path.stem] = parse_group(path.stem, text)
     return groups
 
 

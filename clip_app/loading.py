@@ -118,7 +118,7 @@ class Loader:
             loaded = self._load()
             serving = self._prepare(loaded)
         except Exception as error:  # the loading thread's last line of defence: say it, stay alive
-            self.status = LoadStatus("failed", 0.0, str(error) or type(error).__name__)
+            self.status = LoadStatus("failed", 0.0, _safe_reason(error))
             logger.error("no model: %s", self.status.reason, exc_info=error)
             return
         self._serving = serving
@@ -209,6 +209,16 @@ class Loader:
             self.status = LoadStatus(phase, min(1.0, start + share * done))
 
         return report
+
+
+def _safe_reason(error: Exception) -> str:
+    """The message of an error that was written to be shown; of others the kind, they may hold paths."""
+    from clip_app.hub import HubError
+    from clip_app.model import CheckpointError
+
+    if isinstance(error, (HubError, CheckpointError)):
+        return str(error)
+    return f"{type(error).__name__}. The server's log says more."
 
 
 def describe(status: LoadStatus) -> str:

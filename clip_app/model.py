@@ -127,8 +127,8 @@ def _check_folder(folder: Path) -> None:
         raise CheckpointError(f"The checkpoint lacks {', '.join(missing)}. CLIP_APP_MODEL needs a complete one.")
     try:
         family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except ValueError as error:
-        raise CheckpointError("The checkpoint's config.json is damaged. Fetch it again.") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError("The checkpoint's config.json cannot be read. Fetch it again.") from error
     if family not in FAMILIES:
         raise CheckpointError(f"A checkpoint of type {family!r} is not CLIP or SigLIP. Change CLIP_APP_MODEL.")
 

@@ -12,6 +12,9 @@ from PIL import Image
 
 __all__ = ["Preprocessing"]
 
+# Longer than any centre crop is in short sides, with room for the resampling filter.
+LONGEST_SIDES = 50
+
 Pixels = npt.NDArray[np.float32]
 
 
@@ -55,6 +58,7 @@ class Preprocessing:
         return np.ascontiguousarray(pixels.transpose(2, 0, 1))
 
     def _resize(self, image: Image.Image) -> Image.Image:
+        image = self._trim(image)
         width, height = image.size
         if self.size is not None:
             height, width = self.size
@@ -65,6 +69,18 @@ class Preprocessing:
                 (self.shortest_edge, scaled) if image.width <= image.height else (scaled, self.shortest_edge)
             )
         return image.resize((width, height), self.resample)
+
+    def _trim(self, image: Image.Image) -> Image.Image:
+        """Cut what the centre crop leaves out anyway off a very long picture.
+
+        A picture one pixel wide would grow by the square of the target otherwise.
+        """
+        longest = LONGEST_SIDES * min(image.size)
+        if self.crop is None or max(image.size) <= longest:
+            return image
+        width, height = min(image.width, longest), min(image.height, longest)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        return image.crop((left, top, left + width, top + height))
 
     def _crop(self, image: Image.Image) -> Image.Image:
         """Take the centre; a side that is too short is filled up with black."""

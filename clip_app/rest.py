@@ -116,7 +116,7 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
             raise BadOption(f"{len(image)} pictures were sent; at most {IMAGES_PER_REQUEST} go into one request.")
         if not limiter:  # more threads than places, so that one too many is told so at once
             limiter.append(CapacityLimiter(places + SPARE_THREADS))
-        turn = asyncio.Semaphore(IMAGES_AT_ONCE)
+        turn = asyncio.Semaphore(min(IMAGES_AT_ONCE, places))
 
         async def one(file: UploadFile) -> AnalysisResult | AppError:
             async with turn:
@@ -132,11 +132,13 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
         answers = await asyncio.gather(*(one(file) for file in image))
         return AnalyzeResponse(results=_in_place(answers, [file.filename for file in image]))
 
+    @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", tags=["health"])
     async def healthz() -> Health:
         """200 while the process is alive, model or not."""
         return Health()
 
+    @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         """200 once the model has answered one real inference, else 503 with the reason."""
@@ -152,10 +154,12 @@ def _in_place(
 ) -> list[AnalysisResult | FailedImage]:
     """Put a bad picture's error in its place, unless it stands alone or is not about the picture."""
     results: list[AnalysisResult | FailedImage] = []
+    some = any(isinstance(answer, AnalysisResult) for answer in answers)
+    about_one = (UndecodableImage, ImageTooLarge, Busy) if some else (UndecodableImage, ImageTooLarge)
     for answer, name in zip(answers, names, strict=True):
         if isinstance(answer, AnalysisResult):
             results.append(answer)
-        elif len(answers) == 1 or not isinstance(answer, (UndecodableImage, ImageTooLarge)):
+        elif len(answers) == 1 or not isinstance(answer, about_one):
             raise answer
         else:
             detail = ErrorDetail(code=answer.code, message=answer.message)
@@ -176,6 +180,10 @@ def add_error_handlers(app: FastAPI) -> None:
         problem = error.errors()[0]
         field = problem["loc"][-1]
         return error_response(422, "bad_option", f"{field}: {problem['msg']}")
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        return error_response(500, "error", "Something went wrong. The server's log says more.")
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:

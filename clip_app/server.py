@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
+import signal
 import socket
 import tempfile
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -30,6 +33,8 @@ __all__ = ["Application", "create_app", "serve"]
 logger = logging.getLogger("clip_app")
 
 GRACE_SECONDS = 20
+SWEEP_SECONDS = 300
+STALE_SECONDS = 1800
 DESCRIPTION = "See what is in a picture: objects, scenes and other content, with confidence scores."
 
 
@@ -49,14 +54,17 @@ def create_app(settings: Settings) -> Application:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loader.start()
+        sweeping = asyncio.create_task(_sweep_uploads()) if "GRADIO_TEMP_DIR" in os.environ else None
         yield
+        if sweeping is not None:
+            sweeping.cancel()
         loader.close()
 
     api = _parent(lifespan)
     add_error_handlers(api)
     # Whatever comes after a mount at "/" is never reached.
     for path in ("/metrics", "/metrics/"):
-        api.add_api_route(path, telemetry.metrics, include_in_schema=False)
+        api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
     api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
     from clip_app.ui import mount_ui
 
@@ -103,6 +111,24 @@ def serve(settings: Settings) -> None:
         shutil.rmtree(uploads, ignore_errors=True)
 
 
+async def _sweep_uploads() -> None:
+    """Remove what broken uploads leave, now and then."""
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        await asyncio.to_thread(remove_broken_uploads, Path(os.environ["GRADIO_TEMP_DIR"]))
+
+
+def remove_broken_uploads(folder: Path) -> None:
+    """Remove old files that lie directly in the folder.
+
+    Finished uploads lie in folders of their own, and of them alone Gradio keeps account.
+    """
+    for path in folder.iterdir():
+        with suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink()
+
+
 class _Server(uvicorn.Server):
     """Ends Gradio's endless streams at a signal; they would hold the server up."""
 
@@ -114,7 +140,9 @@ class _Server(uvicorn.Server):
         stop = getattr(self._gradio, "stop_event", None)
         if stop is not None:
             stop.set()
-        super().handle_exit(sig, frame)
+        # Not the parent's: it raises the signal again at the end, and nothing after run() would happen.
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

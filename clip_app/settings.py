@@ -32,7 +32,9 @@ class SettingsError(ValueError):
 class Settings(BaseSettings):
     """The settings of one process. Immutable: made once and passed in."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, populate_by_name=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True
+    )
 
     model: str = Field(DEFAULT_MODEL, min_length=1, description="A Hub id, a local folder, or 'bundled'.")
     revision: str | None = Field(None, description="The commit of the model; the default model's is pinned.")

@@ -53,7 +53,7 @@ STAGE_DURATION = Histogram(
 BATCH_SIZE = Histogram(
     "clip_app_batch_size", "Pictures in one forward pass of the image encoder.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
-QUEUE_DEPTH = Gauge("clip_app_queue_depth", "Pictures that wait for the image encoder.")
+QUEUE_DEPTH = Gauge("clip_app_queue_depth", "Pictures that wait for a decoder or for the image encoder.")
 IN_FLIGHT = Gauge("clip_app_in_flight", "Pictures that were accepted and not yet answered.")
 LABEL_CACHE = Counter(
     "clip_app_label_cache_total", "Label embeddings that were there already (hit) or computed (miss).", ["result"]

@@ -31,6 +31,8 @@ Answer = TypeVar("Answer", bound=BaseModel)
 
 TITLE = "clip_app: what is in this picture?"
 EXAMPLES = Path(__file__).parent / "examples"
+# Of the forty that everything on the event loop shares; REST has its own.
+MOST_THREADS = 32
 POLL_SECONDS = 1.0
 SESSIONS_KEPT = 500
 DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an hour
@@ -102,7 +104,7 @@ class Page:
         self._analyzer = analyzer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
-        self._event = {"concurrency_id": "clip", "concurrency_limit": settings.queue_size}
+        self._event = {"concurrency_id": "clip", "concurrency_limit": min(settings.queue_size, MOST_THREADS)}
 
     def build(self) -> gr.Blocks:
         with gr.Blocks(title=TITLE, delete_cache=DELETE_UPLOADS, analytics_enabled=False) as demo:
@@ -141,8 +143,16 @@ class Page:
             raw = gr.JSON(show_label=False)
 
         shown: dict[str, Any] = {"outputs": [result, raw], "preprocess": False, "api_visibility": "private"}
+        image.change(
+            self.show_new,
+            [image, groups, top_k],
+            trigger_mode="always_last",
+            show_progress="minimal",
+            **shown,
+            **self._event,
+        )
         gr.on(
-            [image.change, groups.change, top_k.release],
+            [groups.change, top_k.release],
             self.show_groups,
             [image, groups, top_k],
             trigger_mode="always_last",
@@ -178,8 +188,13 @@ class Page:
 
     # What the page calls.
 
-    def show_groups(self, image: Any, groups: list[str], top_k: float) -> tuple[str, dict[str, Any] | None]:
-        return self._show(image, lambda: Options(groups=tuple(groups), top_k=int(top_k)))
+    def show_new(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
+        """Analyse a picture that was just put in."""
+        return self._show(image, lambda: Options(groups=_names(groups), top_k=_count(top_k)), new=True)
+
+    def show_groups(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
+        """Analyse the same picture with other groups."""
+        return self._show(image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
 
     def show_labels(
         self, image: Any, labels: str, template: str, independent: bool
@@ -249,20 +264,24 @@ class Page:
         except AppError as error:
             raise gr.Error(error.message, print_exception=False) from None
 
-    def _show(self, image: Any, options: Callable[[], Options]) -> tuple[str, dict[str, Any] | None]:
+    def _show(
+        self, image: Any, options: Callable[[], Options], *, new: bool = False
+    ) -> tuple[str, dict[str, Any] | None]:
         if image is None:
             return view.waiting_html(), None
         try:
-            result = self._run(image, options, source="ui", endpoint="ui")
+            result = self._run(image, options, source="ui", endpoint="ui", new=new)
         except NotReady:
             return view.waiting_html(), None  # the banner says how far the model is
         except AppError as error:
             return view.error_html(error), None
         return view.result_html(result, self._loader.serving().groups), result.model_dump()
 
-    def _run(self, image: Any, options: Callable[[], Options], *, source: Source, endpoint: Endpoint) -> AnalysisResult:
+    def _run(
+        self, image: Any, options: Callable[[], Options], *, source: Source, endpoint: Endpoint, new: bool = True
+    ) -> AnalysisResult:
         data, name = read_upload(image, self._max_bytes)
-        return self._analyzer.analyze(data, options(), name=name, source=source, endpoint=endpoint)
+        return self._analyzer.analyze(data, options(), name=name, source=source, endpoint=endpoint, new=new)
 
     def _banner(self) -> str:
         status = self._loader.status
@@ -290,7 +309,7 @@ def _names(value: Any) -> tuple[str, ...] | None:
 def _count(value: Any) -> int | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not float(value).is_integer():
         raise BadOption("top_k is a whole number.")
     return int(value)
 

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -72,13 +73,16 @@ def served(*flags: str, env: dict[str, str] | None = None, ready: bool = True) -
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]
-    process = subprocess.Popen(command, env=os.environ | {"CLIP_APP_LOG_LEVEL": "warning"} | (env or {}))
+    uploads = Path(tempfile.mkdtemp())
+    quiet = {"CLIP_APP_LOG_LEVEL": "warning", "TMPDIR": str(uploads)}
+    process = subprocess.Popen(command, env=os.environ | quiet | (env or {}))
     try:
         wait_for(f"{url}/readyz" if ready else f"{url}/healthz", process)
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(30)
+        assert process.wait(30) == 0
+        assert not any(uploads.iterdir()), "a stopped server leaves no uploads behind"
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:

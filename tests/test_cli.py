@@ -111,6 +111,12 @@ def test_a_wrong_setting_stops_the_start_in_one_line_and_a_misspelt_one_is_named
     assert "Did you mean CLIP_APP_MODEL?" in run.stderr.decode()
 
 
+def test_flags_without_a_command_are_those_of_serve() -> None:
+    run = clip_app("--port", "abc")
+    assert run.returncode == 2
+    assert "CLIP_APP_PORT=abc" in run.stderr.decode()
+
+
 def test_the_version() -> None:
     assert clip_app("--version").stdout.decode().startswith("clip_app ")
 

@@ -45,7 +45,7 @@ def test_the_model_is_fetched_once_and_then_needs_no_request(
     assert any("model.safetensors" in line for line in hub.log)
     assert not any("README" in line for line in hub.log), "only what the model needs is fetched"
 
-    hub.log.clear()
+    hub.requests.clear()
     second = analyze(photographs["cat"], env, *flags)
     assert second.returncode == 0, second.stderr
     assert json.loads(second.stdout)[0]["groups"] == json.loads(first.stdout)[0]["groups"]

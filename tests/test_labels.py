@@ -57,6 +57,14 @@ def test_a_bad_file_is_named_with_its_line(name: str, text: str, complaint: str)
         parse_group(name, text)
 
 
+def test_a_file_that_is_no_text_is_named_and_a_byte_order_mark_is_no_label(tmp_path: Path) -> None:
+    (tmp_path / "pets.txt").write_bytes("title: Pets\ncat\n".encode("utf-8-sig"))
+    assert load_groups(tmp_path)["pets"].title == "Pets"
+    (tmp_path / "odd.txt").write_bytes(b"caf\xe9\n")
+    with pytest.raises(LabelFileError, match=r"odd\.txt"):
+        load_groups(tmp_path)
+
+
 def test_typed_labels_are_split_trimmed_and_taken_once() -> None:
     assert split_labels(" a cat,dog ,\n a  cat\nred car,, ") == ("a cat", "dog", "red car")
 

@@ -47,6 +47,13 @@ def test_pixels_equal_transformers_own(photographs: dict[str, Path], config: dic
             np.testing.assert_allclose(ours(picture), expected, atol=1e-5)
 
 
+def test_a_picture_of_one_pixel_by_many_does_not_grow_without_bound() -> None:
+    ours = Preprocessing.from_config(OPENAI)
+    for size in ((1, 100_000), (100_000, 1)):
+        assert ours(Image.new("RGB", size, "red")).shape == (3, 224, 224)
+    assert ours._resize(Image.new("RGB", (1, 100_000))).size == (224, 224 * 50)
+
+
 def test_steps_that_the_config_turns_off_are_left_out() -> None:
     off = Preprocessing.from_config(dict.fromkeys(["do_resize", "do_center_crop", "do_rescale", "do_normalize"], False))
     image = Image.new("RGB", (5, 3), (1, 2, 3))

@@ -151,6 +151,26 @@ def test_a_full_house_is_told_to_come_back(photographs: dict[str, Path]) -> None
         assert post(url, photographs["cat"]).status_code == 200
 
 
+def test_a_request_of_several_fits_into_the_smallest_house(photographs: dict[str, Path]) -> None:
+    with served("--model", "bundled", "--queue-size", "1") as url:
+        answer = post(url, *[photographs["cat"]] * 6)
+        assert answer.status_code == 200
+        assert all("groups" in result for result in answer.json()["results"])
+
+
+def test_behind_a_path_everything_still_answers(photographs: dict[str, Path]) -> None:
+    env = {"CLIP_APP_AUTH": "ann:secret", "CLIP_APP_ROOT_PATH": "/clip"}
+    with served("--model", "bundled", env=env) as url:
+        for path in ("/healthz", "/readyz", "/metrics"):
+            assert httpx.get(f"{url}{path}").status_code == 200
+            assert httpx.head(f"{url}{path}").status_code == 200
+        assert httpx.get(f"{url}/").status_code == 401
+        assert httpx.get(f"{url}/monitoring", auth=("ann", "secret")).status_code == 404
+        assert httpx.get(f"{url}/config", auth=("ann", "secret")).json()["root"].endswith("/clip")
+        files = {"image": photographs["cat"].read_bytes()}
+        assert httpx.post(f"{url}/api/analyze", files=files, auth=("ann", "secret")).status_code == 200
+
+
 def test_a_password_guards_everything_but_health_and_metrics(photographs: dict[str, Path]) -> None:
     with served("--model", "bundled", env={"CLIP_APP_AUTH": "ann:s:cret"}) as url:
         for path in ("/", "/api/openapi.json", "/gradio_api/info", "/config"):

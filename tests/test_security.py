@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,18 @@ def test_a_path_that_was_not_uploaded_is_never_read(server: str, secret: Path, m
 
 @pytest.mark.parametrize("meta", [{"meta": META}, {}], ids=["with meta", "without meta"])
 def test_no_function_of_the_page_reads_or_copies_it_either(server: str, secret: Path, meta: dict[str, Any]) -> None:
-    image = {"path": str(secret), **meta}
+    config = httpx.get(f"{server}/config").json()
+    types = {component["id"]: component["type"] for component in config["components"]}
+    sane = {"image": {"path": str(secret), **meta}, "checkboxgroup": ["kinds"], "slider": 3, "checkbox": False}
+    with_image = 0
     for function in functions(server):
-        data: list[Any] = [image for _ in function["inputs"]]
-        text = page_call(server, function["id"], data)
+        kinds = [types[i] for i in function["inputs"]]
+        with_image += "image" in kinds
+        text = page_call(server, function["id"], [sane.get(kind, "cat {}") for kind in kinds])
         assert "ca-row" not in text
         assert "file=" not in text
         assert httpx.get(f"{server}/gradio_api/file={secret}").status_code in (403, 404)
+    assert with_image >= 3
 
 
 @pytest.mark.parametrize(
@@ -106,9 +112,27 @@ def test_a_link_out_of_the_upload_folder_is_not_followed(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/x.png", "https://example.com/x.png", "HTTP://example.com/x"])
 def test_pictures_are_not_fetched_from_the_web(server: str, url: str) -> None:
-    for key in ("path", "url"):
-        text = call(server, "analyze", [{"path": url, key: url, "meta": META}, None, 5])
-        assert "Download it and upload the file" in text
+    text = call(server, "analyze", [{"path": url, "meta": META}, None, 5])
+    assert "Download it and upload the file" in text
+    elsewhere = call(server, "analyze", [{"path": "x.png", "url": url, "meta": META}, None, 5])
+    assert "error" in elsewhere
+    assert "confidence" not in elsewhere
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda text: text.replace("://", ":\\/\\/").encode(),
+        lambda text: text.replace("://", "\\u003a//").encode(),
+        lambda text: text.encode("utf-16"),
+    ],
+    ids=["escaped slashes", "escaped colon", "utf-16"],
+)
+def test_a_url_in_disguise_is_found(server: str, encode: Callable[[str], bytes]) -> None:
+    body = json.dumps({"data": [{"path": "http://127.0.0.1:1/x.png", "meta": META}, None, 5]})
+    answer = httpx.post(f"{server}/gradio_api/call/analyze", content=encode(body))
+    assert answer.status_code == 422
+    assert "Download it and upload the file" in answer.text
 
 
 @pytest.mark.parametrize(
@@ -165,3 +189,17 @@ def test_labels_cannot_smuggle_markup_into_the_page() -> None:
         timings_ms=Timings(),
     )
     assert "<img" not in result_html(result, {"labels": own_group([evil])})
+
+
+def test_what_broken_uploads_leave_is_removed(tmp_path: Path) -> None:
+    from clip_app.server import remove_broken_uploads
+
+    finished = tmp_path / "folder" / "cat.png"
+    finished.parent.mkdir()
+    for path in (tmp_path / "old", tmp_path / "young", finished):
+        path.write_bytes(b"x")
+    for path in (tmp_path / "old", finished):
+        os.utime(path, (0, 0))
+    remove_broken_uploads(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "young"]
+    assert finished.exists()

@@ -49,6 +49,13 @@ def test_a_wrong_value_is_one_line_with_name_value_and_what_is_allowed(
     assert "\n" not in str(caught.value)
 
 
+def test_an_empty_variable_is_none_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PORT", "CLIP_APP_AUTH", "CLIP_APP_LABELS_DIR", "CLIP_APP_MAX_BATCH_SIZE"):
+        monkeypatch.setenv(name, "")
+    settings = load_settings()
+    assert (settings.port, settings.auth, settings.labels_dir, settings.max_batch_size) == (7860, None, None, 8)
+
+
 def test_a_wrong_password_setting_is_not_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLIP_APP_AUTH", "secret")
     with pytest.raises(SettingsError) as caught:

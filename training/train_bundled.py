@@ -17,6 +17,7 @@ labels/kinds.txt. Stopping and starting again resumes after the last epoch.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import math
@@ -93,7 +94,8 @@ def load_photos(data: Path, split: str, work: Path) -> tuple[Photos, list[str]]:
         raise SystemExit(f"no pictures under {split}/<kind>/ in {data.name}")
     labels = sorted(set(folders))
     kinds = np.array([labels.index(folder) for folder in folders])
-    cache = work / f"{split}-{len(names)}.npy"
+    digest = hashlib.sha256("\n".join([str(data.resolve()), *names]).encode()).hexdigest()[:12]
+    cache = work / f"{split}-{digest}.npy"
     if not cache.exists():
         pixels = np.empty((len(names), IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         for i, content in enumerate(tqdm(open_files(data, names), split, len(names), unit="photo")):

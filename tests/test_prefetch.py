@@ -1,0 +1,519 @@
+"""How the model gets into the cache: the real client, over real TLS, with everything that goes wrong.
+
+Each case is a row of docs/tls-and-cache.md; with CLIP_APP_TESTS_WRITE_DOCS set, a run writes the table.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from conftest import free_port
+from fake_hub import REVISION, Authority, FakeHub, Fault
+
+from clip_app.cache import RepoCache, hash_file
+from clip_app.loading import bundled_folder
+
+TABLE: dict[str, tuple[int, str]] = {}
+DOCS = Path(__file__).parent.parent / "docs" / "tls-and-cache.md"
+NOISE = ("HF_", "CLIP_APP_", "SSL_CERT", "REQUESTS_CA", "CURL_CA", "PYTHONHTTPS")
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def hub(authority: Authority) -> Iterator[FakeHub]:
+    with FakeHub(bundled_folder(), tls=authority.context()).running() as hub:
+        yield hub
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _write_docs() -> Iterator[None]:
+    yield
+    if os.environ.get("CLIP_APP_TESTS_WRITE_DOCS"):
+        rows = ["| case | exit | first line of the message |", "|---|---|---|"]
+        rows += [f"| {case} | {code} | {line} |" for case, (code, line) in TABLE.items()]
+        text = DOCS.read_text(encoding="utf-8")
+        table = "<!-- table -->\n" + "\n".join(rows) + "\n<!-- end -->"
+        DOCS.write_text(re.sub(r"<!-- table -->.*<!-- end -->", lambda _: table, text, flags=re.S), encoding="utf-8")
+
+
+class Machine:
+    """A machine with a cache, and what its environment says."""
+
+    def __init__(self, home: Path, hub: FakeHub, ca: Path | None) -> None:
+        self.hub = hub
+        self.home = home
+        self.cache = RepoCache(home / "hub", hub.repo)
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(NOISE)}
+        self.env |= {"HF_HOME": str(home), "HF_ENDPOINT": hub.endpoint, "NO_PROXY": "localhost,127.0.0.1"}
+        self.env |= {"CLIP_APP_MODEL": hub.repo, "CLIP_APP_REVISION": REVISION}
+        if ca is not None:
+            self.env["CLIP_APP_CA_BUNDLE"] = str(ca)
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "clip_app", *(arguments or ("prefetch", "--deadline", "25"))]
+        return subprocess.Popen(command, env=self.env | env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def run(self, *arguments: str, case: str | None = None, **env: str) -> tuple[int, str]:
+        """Run clip-app, prefetch unless said otherwise; return the exit code and all it printed."""
+        process = self.start(*arguments, **env)
+        out, err = process.communicate(timeout=120)
+        if case is not None:
+            lines = [line for line in (err + out).splitlines() if " WARNING " not in line]
+            line = lines[0].replace(self.hub.endpoint, "https://hub.example").replace(str(self.home.parent), "…")
+            TABLE[case] = process.returncode, line
+        assert "Traceback" not in err, err
+        return process.returncode, out + err
+
+    @property
+    def complete(self) -> bool:
+        return self.cache.read_marker(REVISION) is not None
+
+    def used(self) -> int:
+        blobs = (self.cache.folder / "blobs").glob("*")
+        return sum(path.stat().st_size for path in blobs)
+
+
+@pytest.fixture
+def ca(authority: Authority, tmp_path: Path) -> Path:
+    return authority.write(tmp_path)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, hub: FakeHub, ca: Path) -> Machine:
+    return Machine(tmp_path / "home", hub, ca)
+
+
+def test_a_private_authority_is_refused_until_it_is_named(machine: Machine, ca: Path) -> None:
+    del machine.env["CLIP_APP_CA_BUNDLE"]
+    started = time.monotonic()
+    code, text = machine.run(case="private CA, not named")
+    assert code == 10
+    assert "CLIP_APP_CA_BUNDLE" in text
+    assert "TLS_VERIFY" not in text, "the insecure switch is never suggested first"
+    assert time.monotonic() - started < 8
+    for variable in ("CLIP_APP_CA_BUNDLE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"):
+        shutil.rmtree(machine.home, ignore_errors=True)
+        code, text = machine.run(case=f"private CA, named by {variable}", **{variable: str(ca)})
+        assert (code, machine.complete) == (0, True), text
+
+
+def test_a_ca_file_that_is_missing_or_garbage_is_named(machine: Machine, tmp_path: Path) -> None:
+    code, text = machine.run(case="CA file missing", CLIP_APP_CA_BUNDLE=str(tmp_path / "none.pem"))
+    assert code == 10
+    assert "none.pem: there is no such file" in text
+    (tmp_path / "garbage.pem").write_text("garbage")
+    code, text = machine.run(case="CA file garbage", CLIP_APP_CA_BUNDLE=str(tmp_path / "garbage.pem"))
+    assert code == 10
+    assert "garbage.pem: there are no certificates in it" in text
+
+
+@pytest.mark.parametrize(
+    ("case", "names", "expired", "says"),
+    [
+        ("wrong host name", ("other.example",), False, "another host name"),
+        ("expired certificate", ("localhost", "127.0.0.1"), True, "expired"),
+    ],
+)
+def test_a_certificate_that_is_wrong_is_told_apart(
+    tmp_path: Path, authority: Authority, ca: Path, case: str, names: tuple[str, ...], expired: bool, says: str
+) -> None:
+    with FakeHub(bundled_folder(), tls=authority.context(*names, expired=expired)).running() as hub:
+        code, text = Machine(tmp_path / "home", hub, ca).run(case=case)
+    assert code == 10
+    assert says in text
+
+
+def write_pins(machine: Machine, path: Path) -> None:
+    code, text = machine.run("prefetch", "--write-pins", str(path))
+    assert code == 0, text
+    shutil.rmtree(machine.home)
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [{"CLIP_APP_TLS_VERIFY": "false"}, {"HF_HUB_DISABLE_SSL_VERIFICATION": "1"}, {"PYTHONHTTPSVERIFY": "0"}],
+    ids=lambda switch: next(iter(switch)),
+)
+def test_unverified_only_when_configured_and_only_against_pins(
+    machine: Machine, tmp_path: Path, switch: dict[str, str]
+) -> None:
+    pins = tmp_path / "pins.json"
+    write_pins(machine, pins)
+    del machine.env["CLIP_APP_CA_BUNDLE"]
+    name = next(iter(switch))
+    code, text = machine.run(case=f"{name}, without pins", **switch)
+    assert code == 10
+    assert "--write-pins" in text
+    machine.hub.requests.clear()
+    code, text = machine.run(case=f"{name}, with pins", CLIP_APP_PINS=str(pins), HF_TOKEN="hf_secret", **switch)
+    assert (code, machine.complete) == (0, True), text
+    assert "CERTIFICATES ARE NOT VERIFIED" in text
+    assert not any("authorization" in request.headers for request in machine.hub.requests), "no token unverified"
+
+
+def test_unverified_refuses_tampered_bytes(machine: Machine, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.json"
+    write_pins(machine, pins)
+    del machine.env["CLIP_APP_CA_BUNDLE"]
+    machine.hub.faults.append(Fault("/cdn/", "flip", times=9))
+    code, text = machine.run(case="unverified, tampered", CLIP_APP_PINS=str(pins), CLIP_APP_TLS_VERIFY="false")
+    assert code == 12
+    assert "model.safetensors" in text
+    assert not machine.complete
+
+
+def test_verified_is_tried_first_even_when_insecure_is_allowed(machine: Machine) -> None:
+    code, text = machine.run(CLIP_APP_TLS_VERIFY="false")
+    assert (code, machine.complete) == (0, True)
+    assert "NOT VERIFIED" not in text
+
+
+def test_a_download_cut_twice_is_finished(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("/cdn/", "cut", 0.5, times=2))
+    code, text = machine.run(case="cut at 50 %, twice")
+    assert (code, machine.complete) == (0, True), text
+
+
+@pytest.mark.parametrize("status", [503, 429])
+@pytest.mark.parametrize("where", ["/revision/", "/tree/", "/resolve/"])
+def test_a_busy_hub_is_asked_again_when_it_says(machine: Machine, status: int, where: str) -> None:
+    machine.hub.faults.append(Fault(where, "status", status, times=1, retry_after=1))
+    code, text = machine.run(case=f"{status} with Retry-After on {where.strip('/')}")
+    assert (code, machine.complete) == (0, True), text
+
+
+def test_a_hub_that_stays_busy_is_given_up_at_the_deadline(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("/revision/", "status", 503, times=999))
+    code, text = machine.run("prefetch", "--deadline", "3", case="503 for ever")
+    assert code == 11
+    assert "503" in text
+
+
+@pytest.mark.parametrize("where", ["/tree/", "/cdn/"])
+def test_a_stalled_response_is_not_waited_for_for_ever(machine: Machine, where: str) -> None:
+    machine.hub.faults.append(Fault(where, "stall", 60))
+    started = time.monotonic()
+    code, text = machine.run("prefetch", "--deadline", "60", case=f"stalled {where.strip('/')}")
+    assert (code, machine.complete) == (0, True), text
+    assert time.monotonic() - started < 50
+
+
+def test_a_short_body_is_noticed_and_fetched_again(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("config.json", "short", 0.5, method="GET"))
+    code, text = machine.run(case="short body")
+    assert (code, machine.complete) == (0, True), text
+
+
+def test_flipped_bytes_are_fetched_once_more(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("/cdn/", "flip"))
+    code, text = machine.run(case="flipped bytes, once")
+    assert (code, machine.complete) == (0, True), text
+    assert machine.hub.downloads("model.safetensors") == 2
+    for name, pin in (machine.cache.read_marker(REVISION) or {}).items():
+        assert hash_file(machine.cache.snapshot(REVISION) / name) == pin
+
+
+@pytest.mark.parametrize("match", ["/cdn/", "/tokenizer.json"])
+def test_bytes_that_stay_flipped_are_removed_and_reported(machine: Machine, match: str) -> None:
+    machine.hub.faults.append(Fault(match, "flip", times=9, method="GET"))
+    name = "model.safetensors" if match == "/cdn/" else "tokenizer.json"
+    code, text = machine.run(case=f"flipped bytes of {name}, always")
+    assert code == 12
+    assert name in text
+    assert not machine.complete
+    assert not (machine.cache.snapshot(REVISION) / name).exists()
+
+
+def test_an_unreachable_hub_is_network(machine: Machine) -> None:
+    code, text = machine.run(case="nothing listens", HF_ENDPOINT=f"https://localhost:{free_port()}")
+    assert code == 11
+    assert "cannot be reached" in text
+
+
+def test_clear_text_is_refused_outside_loopback(machine: Machine) -> None:
+    code, text = machine.run(case="http:// endpoint", HF_ENDPOINT="http://hub.example")
+    assert code == 10
+    assert "Use https://" in text
+
+
+def test_what_is_not_there_is_15(machine: Machine) -> None:
+    code, text = machine.run(case="no such repository", CLIP_APP_MODEL="acme/none")
+    assert code == 15
+    assert "CLIP_APP_MODEL" in text
+    code, text = machine.run(case="no such revision", CLIP_APP_REVISION="f" * 40)
+    assert code == 15
+    assert "CLIP_APP_REVISION" in text
+    machine.hub.files["pytorch_model.bin"] = machine.hub.files.pop("model.safetensors")
+    code, text = machine.run(case="no safetensors, only a pickle")
+    assert code == 15
+    assert "safetensors" in text
+
+
+def mount_tmpfs(folder: Path, megabytes: float) -> bool:
+    folder.mkdir(parents=True)
+    options = f"size={int(megabytes * 1e6)},mode=777"
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True).returncode == 0
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    with suppress(OSError), path.open("wb", buffering=0) as file:
+        while file.write(bytes(1 << 16)):
+            pass
+
+
+def can_mount() -> bool:
+    return os.geteuid() == 0 and subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+needs_mount = pytest.mark.skipif(not can_mount(), reason="mounting needs root")
+
+
+@needs_mount
+def test_a_disk_that_is_too_small_is_13_before_the_first_byte(machine: Machine) -> None:
+    assert mount_tmpfs(machine.home, 20)
+    try:
+        code, text = machine.run(case="disk too small")
+        assert code == 13
+        assert "MB are free" in text
+        assert machine.hub.downloads("model.safetensors") == 0
+    finally:
+        subprocess.run(["umount", machine.home], check=True)
+
+
+@needs_mount
+def test_a_disk_that_fills_up_on_the_way_is_13(machine: Machine, tmp_path: Path) -> None:
+    assert mount_tmpfs(machine.home, 34)
+    try:
+        machine.hub.open.clear()
+        process = machine.start()
+        while not machine.hub.downloads("model.safetensors"):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        fill(machine.home / "other")
+        machine.hub.open.set()
+        _, err = process.communicate(timeout=60)
+        TABLE["disk full on the way"] = process.returncode, err.splitlines()[0]
+        assert process.returncode == 13, err
+        assert "disk is full" in err
+    finally:
+        subprocess.run(["umount", machine.home], check=True)
+
+
+@needs_mount
+def test_a_read_only_cache_serves_when_complete_and_says_so_when_not(machine: Machine, tmp_path: Path) -> None:
+    assert machine.run()[0] == 0
+    empty = Machine(tmp_path / "empty", machine.hub, tmp_path / "ca.pem")
+    empty.home.mkdir()
+    for home in (machine.home, empty.home):
+        subprocess.run(["mount", "--bind", home, home], check=True)
+        subprocess.run(["mount", "-o", "remount,ro,bind", home], check=True)
+    try:
+        machine.hub.requests.clear()
+        code, text = machine.run(
+            "analyze", str(bundled_folder().parent / "examples" / "coffee.jpg"), "--format", "json"
+        )
+        assert code == 0, text
+        assert machine.hub.requests == []
+        code, text = empty.run(case="read-only cache, empty")
+        assert code == 14
+        assert "HF_HOME" in text
+    finally:
+        for home in (machine.home, empty.home):
+            subprocess.run(["umount", home], check=True)
+
+
+def test_killed_five_times_the_volume_does_not_grow(machine: Machine) -> None:
+    sizes = []
+    for _ in range(5):
+        machine.hub.open.clear()
+        machine.hub.requests.clear()
+        process = machine.start()
+        while not machine.hub.downloads("model.safetensors"):
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        machine.hub.open.set()
+        sizes.append(machine.used())
+    assert max(sizes) < 1.5 * len(machine.hub.files["model.safetensors"])
+    code, text = machine.run(case="killed five times, then run")
+    assert (code, machine.complete) == (0, True), text
+    assert not list((machine.cache.folder / "blobs").glob("*.incomplete"))
+
+
+def test_eight_at_once_download_once(machine: Machine) -> None:
+    processes = [machine.start("prefetch", "--deadline", "100") for _ in range(8)]
+    outputs = [process.communicate(timeout=200) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 8, outputs
+    assert machine.hub.downloads("model.safetensors") == 1
+    assert machine.complete
+    TABLE["eight at once on an empty cache"] = 0, outputs[0][0].splitlines()[0]
+
+
+@needs_mount
+def test_a_second_user_shares_the_cache(machine: Machine, tmp_path: Path) -> None:
+    assert machine.run()[0] == 0
+    other = 12345
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(folder.stat().st_mode | 0o055)
+    unreadable = [
+        path
+        for path in machine.cache.folder.rglob("*")
+        if not path.is_symlink() and not path.stat().st_mode & (0o005 if path.is_dir() else 0o004)
+    ]
+    assert unreadable == []
+    script = (
+        "import os, sys; from clip_app.cache import RepoCache, hash_file; from pathlib import Path; "
+        f"os.setgroups([]); os.setgid({other}); os.setuid({other}); "
+        f"cache = RepoCache(Path({str(machine.home / 'hub')!r}), {machine.hub.repo!r}); "
+        f"files = cache.read_marker({REVISION!r}); "
+        f"assert all(hash_file(cache.snapshot({REVISION!r}) / n) == p for n, p in files.items()); print('same')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert run.stdout == "same\n", run.stderr
+
+
+def test_a_group_writable_cache_stays_so(machine: Machine) -> None:
+    root = machine.home / "hub"
+    root.mkdir(parents=True)
+    root.chmod(0o2775)
+    assert machine.run()[0] == 0
+    for path in machine.cache.folder.rglob("*"):
+        if not path.is_symlink():
+            assert path.stat().st_mode & 0o020, path
+
+
+def test_offline_with_a_complete_a_partial_and_an_empty_cache(machine: Machine) -> None:
+    code, text = machine.run(case="offline, empty cache", HF_HUB_OFFLINE="1")
+    assert code == 16
+    assert "model*.safetensors" in text
+    assert machine.run()[0] == 0
+    machine.hub.requests.clear()
+    code, text = machine.run(case="offline, complete cache", HF_HUB_OFFLINE="1")
+    assert code == 0, text
+    (machine.cache.snapshot(REVISION) / "tokenizer.json").unlink()
+    code, text = machine.run(case="offline, a file is gone", HF_HUB_OFFLINE="1")
+    assert code == 16
+    assert machine.hub.requests == []
+
+
+def test_offline_without_a_marker_the_pins_decide(machine: Machine, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.json"
+    assert machine.run("prefetch", "--write-pins", str(pins))[0] == 0
+    machine.cache.marker(REVISION).unlink()
+    code, text = machine.run(HF_HUB_OFFLINE="1")
+    assert code == 16
+    assert "mark of a complete download" in text
+    code, text = machine.run(case="offline, no marker, pins match", HF_HUB_OFFLINE="1", CLIP_APP_PINS=str(pins))
+    assert code == 0, text
+
+
+def test_a_warm_start_makes_no_request_even_where_the_hub_is_gone(machine: Machine) -> None:
+    assert machine.run()[0] == 0
+    machine.hub.requests.clear()
+    code, text = machine.run()
+    assert (code, machine.hub.requests) == (0, [])
+    code, text = machine.run(HF_ENDPOINT=f"https://localhost:{free_port()}")
+    assert code == 0, text
+
+
+def test_label_embeddings_are_stored_beside_the_snapshot(machine: Machine) -> None:
+    assert machine.run()[0] == 0
+    stored = list(machine.cache.own.glob("*.safetensors"))
+    assert {path.name.split("-")[2] for path in stored} == {"objects", "scenes", "content"}
+    photo = str(bundled_folder().parent / "examples" / "coffee.jpg")
+    before = {path: path.stat().st_mtime_ns for path in stored}
+    code, text = machine.run("analyze", photo, "--format", "json")
+    groups = json.loads(text)[0]["groups"]
+    assert (code, [group["name"] for group in groups]) == (0, ["objects", "scenes", "content"])
+    assert {path: path.stat().st_mtime_ns for path in machine.cache.own.glob("*.safetensors")} == before
+
+
+def test_a_lock_that_is_held_is_waited_for_until_the_deadline_and_its_holder_named(machine: Machine) -> None:
+    machine.cache.own.mkdir(parents=True)
+    with (machine.cache.own / "prefetch.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write("process 77 on pod-a")
+        file.flush()
+        code, text = machine.run("prefetch", "--deadline", "2", case="the lock is held")
+    assert code == 14
+    assert "process 77 on pod-a" in text
+    assert machine.run(case="a stale lock file")[0] == 0
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
+def test_a_volume_without_locks_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    from clip_app.cache import LocksUnsupported
+    from clip_app.hub import explain
+
+    def refuse(file: int, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(LocksUnsupported) as caught, RepoCache(tmp_path, "a/b").lock(time.monotonic() + 1):
+        pass
+    failure = explain(caught.value, "a/b", "main")
+    assert failure.exit_code == 14
+    assert "This volume has no file locks" in str(failure)
+    TABLE[f"flock answers {errno.errorcode[code]}"] = failure.exit_code, str(failure)
+
+
+def test_where_everyone_gets_the_lock_the_result_is_intact(machine: Machine, tmp_path: Path) -> None:
+    """As on some network volumes: flock succeeds for all."""
+    (tmp_path / "sitecustomize.py").write_text("import fcntl\nfcntl.flock = lambda *a: None\n")
+    processes = [machine.start(PYTHONPATH=str(tmp_path)) for _ in range(3)]
+    outputs = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 3, outputs
+    for name, pin in (machine.cache.read_marker(REVISION) or {}).items():
+        assert hash_file(machine.cache.snapshot(REVISION) / name) == pin
+
+
+def test_the_token_goes_to_the_hub_alone(machine: Machine, authority: Authority, tmp_path: Path) -> None:
+    assert machine.run(HF_TOKEN="hf_secret")[0] == 0
+    sent = {(r.origin, "authorization" in r.headers) for r in machine.hub.requests}
+    assert ("hub", True) in sent
+    assert ("cdn", True) not in sent
+    with FakeHub(bundled_folder()).running() as clear:
+        assert Machine(tmp_path / "clear", clear, None).run(HF_TOKEN="hf_secret")[0] == 0
+        assert not any("authorization" in request.headers for request in clear.requests)
+
+
+def test_doctor_says_what_is_wrong_and_what_is_right(machine: Machine) -> None:
+    code, text = machine.run("doctor", CURL_CA_BUNDLE="/x")
+    assert code == 16
+    assert "is not complete in the cache -> Run clip-app prefetch." in text
+    assert "CLIP_APP_CA_BUNDLE: " in text
+    assert "CURL_CA_BUNDLE is set, but does nothing" in text
+    assert machine.run()[0] == 0
+    code, text = machine.run("doctor", "--format", "json")
+    findings = json.loads(text)
+    assert (code, {finding["level"] for finding in findings}) == (0, {"ok"})
+    assert any("files hashed again" in finding["text"] for finding in findings)
+    weights = (machine.cache.snapshot(REVISION) / "model.safetensors").resolve()
+    damaged = bytearray(weights.read_bytes())
+    damaged[5000] ^= 1
+    weights.write_bytes(damaged)
+    code, text = machine.run("doctor")
+    assert code == 12
+    assert "model.safetensors: not the bytes that were verified" in text
+    del machine.env["CLIP_APP_CA_BUNDLE"]
+    assert machine.run("doctor")[0] == 10
