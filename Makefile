@@ -2,13 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format bench clean
+.PHONY: run test lint format bench docs clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
 
 test: $(VENV)/.developed  ## Install the dev tools and run the whole suite
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.developed  ## Style and types
 	$(BIN)/ruff check .
@@ -21,6 +21,9 @@ format: $(VENV)/.developed  ## Write the code in the one style
 
 bench: $(VENV)/.developed  ## Time one analysis, stage by stage, beside the transformers pipeline
 	@$(BIN)/python benchmarks/bench.py
+
+docs: $(VENV)/.developed  ## Run the download tests and write their table into docs/tls-and-cache.md
+	@CLIP_APP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -8,6 +8,8 @@ from importlib.metadata import version
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
+# Its warnings about single tries; what they come to is said by this app.
+os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 __all__ = ["__version__"]
 

@@ -71,6 +71,7 @@ class LabelBank:
         self._own: OrderedDict[Key, npt.NDArray[np.float32]] = OrderedDict()
         self._presets: dict[LabelGroup, tuple[Embeddings, Embeddings]] = {}
         self._lock = threading.Lock()
+        self._computing = threading.Lock()
 
     def group(self, group: LabelGroup) -> tuple[Embeddings, Embeddings]:
         """Return a group's label embeddings [L, D] and neutral embeddings [N, D].
@@ -90,7 +91,7 @@ class LabelBank:
         self, group: LabelGroup, progress: Callable[[float], None] = lambda share: None
     ) -> tuple[Embeddings, Embeddings]:
         """Embed a preset group and keep it for good, here and in the store, reporting the share done."""
-        with self._lock:
+        with self._computing:
             if group not in self._presets:
                 stored = self._store.read(group) if self._store else None
                 self._presets[group] = stored or self._compute_preset(group, progress)
@@ -107,19 +108,29 @@ class LabelBank:
         return np.concatenate(parts), neutral
 
     def _embed(self, keys: Sequence[Key]) -> Embeddings:
-        with self._lock:  # two requests with the same new labels compute them once
-            missing = [key for key in keys if key not in self._own]
-            LABEL_CACHE.labels("hit").inc(len(keys) - len(missing))
-            found = {key: self._own[key] for key in keys if key in self._own}
-            if missing:
+        found = self._look_up(keys)
+        if len(found) < len(set(keys)):
+            with self._computing:  # two requests with the same new labels compute them once
+                found |= self._look_up([key for key in keys if key not in found])
+                missing = [key for key in dict.fromkeys(keys) if key not in found]
                 # Copies: a row of the whole would keep all of it alive.
-                found.update((key, row.copy()) for key, row in zip(missing, self._compute(missing), strict=True))
-            for key in keys:
-                self._own[key] = found[key]
-                self._own.move_to_end(key)
-            while len(self._own) > self._capacity:
-                self._own.popitem(last=False)
+                new = {k: row.copy() for k, row in zip(missing, self._compute(missing), strict=True)} if missing else {}
+            found |= new
+            with self._lock:
+                self._own.update(new)
+                while len(self._own) > self._capacity:
+                    self._own.popitem(last=False)
+            LABEL_CACHE.labels("hit").inc(len(keys) - len(new))
+        else:
+            LABEL_CACHE.labels("hit").inc(len(keys))
         return np.stack([found[key] for key in keys])
+
+    def _look_up(self, keys: Sequence[Key]) -> dict[Key, npt.NDArray[np.float32]]:
+        with self._lock:
+            found = {key: self._own[key] for key in keys if key in self._own}
+            for key in found:
+                self._own.move_to_end(key)
+        return found
 
     def _compute(self, keys: Sequence[Key]) -> Embeddings:
         LABEL_CACHE.labels("miss").inc(len(keys))

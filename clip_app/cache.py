@@ -79,6 +79,11 @@ class RepoCache:
         """What this app adds."""
         return self.folder / "clip_app"
 
+    @property
+    def lock_file(self) -> Path:
+        """The lock under which this app writes; it holds its holder's name."""
+        return self.own / "prefetch.lock"
+
     def snapshot(self, revision: str) -> Path:
         """The folder of a revision's files, links into the blobs."""
         return self.folder / "snapshots" / revision
@@ -89,12 +94,16 @@ class RepoCache:
 
     def read_marker(self, revision: str) -> dict[str, Pin] | None:
         """Return the files of a complete revision; None if it is not, or they are not all there."""
+        files = self.listed(revision)
+        return files if files is not None and not self.wrong_sizes(revision, files) else None
+
+    def listed(self, revision: str) -> dict[str, Pin] | None:
+        """Return the files that the marker lists, whether they are there or not."""
         try:
             listed = json.loads(self.marker(revision).read_text(encoding="utf-8"))["files"]
-            files = {name: Pin(int(pin["size"]), str(pin["sha256"])) for name, pin in listed.items()}
+            return {name: Pin(int(pin["size"]), str(pin["sha256"])) for name, pin in listed.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return files if not self.wrong_sizes(revision, files) else None
 
     def wrong_sizes(self, revision: str, files: Pins) -> list[str]:
         """Return the names of files that are missing or of another size."""
@@ -130,10 +139,11 @@ class RepoCache:
         had, age decides.
         """
         freed = 0
+        locks_work = self._locks_work()
         for path in (self.folder / "blobs").glob("*.incomplete"):
             etag = path.name.split(".")[0]
             lock = self.root / ".locks" / self.folder.name / f"{etag}.lock"
-            if _has_writer(lock, path):
+            if _has_writer(lock, path) if locks_work else _is_young(path):
                 continue
             with suppress(OSError):
                 size = path.stat().st_size
@@ -146,10 +156,27 @@ class RepoCache:
 
         The Hub client writes some files for their owner alone.
         """
-        with suppress(OSError):
-            group = bool(self.root.stat().st_mode & stat.S_IWGRP)
-            for path in (self.folder, *self.folder.rglob("*"), *(self.root / ".locks" / self.folder.name).rglob("*")):
+        group = self._group_writable()
+        for path in (self.folder, *self.folder.rglob("*"), *(self.root / ".locks" / self.folder.name).rglob("*")):
+            with suppress(OSError):
                 _share_one(path, group=group)
+
+    def _group_writable(self) -> bool:
+        return bool(self.root.stat().st_mode & stat.S_IWGRP)
+
+    def _locks_work(self) -> bool:
+        """Ask for the lock that this process holds: on some network volumes everybody gets every lock."""
+        try:
+            file = os.open(self.lock_file, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+        return False
 
     @contextmanager
     def lock(self, deadline: float) -> Iterator[None]:
@@ -160,12 +187,15 @@ class RepoCache:
             LocksUnsupported: the volume has no locks.
         """
         self.own.mkdir(parents=True, exist_ok=True)
-        path = self.own / "prefetch.lock"
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+        file = _open_lock(self.lock_file)
         try:
-            _wait_for_lock(file, path, deadline)
-            os.ftruncate(file, 0)
-            os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+            for path in (self.folder, self.own, self.lock_file):  # others want to wait for it meanwhile
+                with suppress(OSError):
+                    _share_one(path, group=self._group_writable())
+            _wait_for_lock(file, self.lock_file, deadline)
+            with suppress(OSError):
+                os.ftruncate(file, 0)
+                os.pwrite(file, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             yield
         finally:
             os.close(file)  # and with it goes the lock
@@ -185,6 +215,14 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(FileNotFoundError):
             Path(name).unlink()
         raise
+
+
+def _open_lock(path: Path) -> int:
+    """Open the lock file; another user's can be waited for, if not written."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_CREAT, 0o664)
+    except PermissionError:
+        return os.open(path, os.O_RDONLY)
 
 
 def _wait_for_lock(file: int, path: Path, deadline: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import io
@@ -141,7 +142,7 @@ def analyze(
     failed = 0
     with _opened(output) as out:
         writer = WRITERS[format](out)
-        for path, answer in _analyze_all(analyzer, files, options):
+        for path, answer in _analyze_all(analyzer, files, options, settings.max_upload_bytes):
             if isinstance(answer, str):
                 failed += 1
                 errors.print(f"{path}: {answer}", style="red", markup=False)
@@ -161,6 +162,7 @@ def prefetch(
         Path | None, typer.Option(help="Write the hashes of the files to this file, for CLIP_APP_PINS.")
     ] = None,
     deadline: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 900,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Embed the labels too.")] = True,
 ) -> None:
     """Put the model and its label embeddings into the cache, verified, and exit."""
     from clip_app.hub import HubError
@@ -171,6 +173,8 @@ def prefetch(
         return
     try:
         _prefetch(settings, write_pins, deadline)
+        if labels:
+            _embed_labels(settings)
     except HubError as error:
         fail(str(error), error.exit_code)
     except LabelFileError as error:
@@ -180,20 +184,24 @@ def prefetch(
 def _prefetch(settings: Settings, write_pins: Path | None, deadline: float) -> None:
     from clip_app import pins
     from clip_app.hub import Hub
-    from clip_app.loading import Loader
 
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
         task = progress.add_task(f"Fetching {settings.model}", total=1.0)
-        snapshot = Hub(settings, deadline_seconds=deadline).fetch(
-            settings.model, settings.revision, lambda share: progress.update(task, completed=share)
-        )
+        hub = Hub(settings, deadline_seconds=deadline)
+        snapshot = hub.fetch(settings.model, settings.revision, lambda share: progress.update(task, completed=share))
         progress.update(task, completed=1.0)
+    how = "verified" if hub.verified else "match their pins; the connection was NOT verified"
     size = sum(pin.size for pin in snapshot.files.values())
-    typer.echo(f"{settings.model} at {snapshot.revision}: {len(snapshot.files)} files, {size / 1e6:.1f} MB, verified")
+    typer.echo(f"{settings.model} at {snapshot.revision}: {len(snapshot.files)} files, {size / 1e6:.1f} MB, {how}")
     if write_pins is not None:
         pins.write_pins(write_pins, settings.model, snapshot.revision, snapshot.files)
         typer.echo(f"pins written to {write_pins}")
+
+
+def _embed_labels(settings: Settings) -> None:
+    from clip_app.loading import Loader
+
     with errors.status("Embedding the labels ...") if errors.is_terminal else nullcontext():
         loader = Loader(settings.model_copy(update={"fallback": "none"}))
         loader.run()
@@ -284,7 +292,9 @@ def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
     return loader, Analyzer(loader, settings, decoders=1)
 
 
-def _analyze_all(analyzer: Analyzer, files: list[str], options: Options) -> Iterator[tuple[str, AnalysisResult | str]]:
+def _analyze_all(
+    analyzer: Analyzer, files: list[str], options: Options, most: int
+) -> Iterator[tuple[str, AnalysisResult | str]]:
     from clip_app.errors import AppError
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -292,13 +302,25 @@ def _analyze_all(analyzer: Analyzer, files: list[str], options: Options) -> Iter
     with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
         for path in progress.track(files, description="Analysing"):
             try:
-                data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+                data = _read(path, most)
                 name = "standard input" if path == "-" else path
                 yield path, analyzer.analyze(data, options, name=name, source="cli", endpoint="cli")
             except AppError as error:
                 yield path, error.message
             except OSError as error:
                 yield path, error.strerror or "The file cannot be read."
+            except Exception as error:  # the rest go on, whatever happens to one
+                yield path, f"It failed with {type(error).__name__}."
+
+
+def _read(path: str, most: int) -> bytes:
+    """Read a file, or standard input, and no more of it than decides that it is too large."""
+    if path == "-":
+        return sys.stdin.buffer.read(most + 1)
+    if not Path(path).is_file() and Path(path).exists():
+        raise OSError(errno.EINVAL, "It is not a file.")
+    with Path(path).open("rb") as file:
+        return file.read(most + 1)
 
 
 @contextmanager

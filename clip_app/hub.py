@@ -9,13 +9,22 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from clip_app.cache import LocksUnsupported, LockTimeout, RepoCache, cache_root, git_blob_hash, hash_file
+from clip_app.cache import (
+    LocksUnsupported,
+    LockTimeout,
+    RepoCache,
+    cache_root,
+    git_blob_hash,
+    hash_file,
+    write_atomically,
+)
 from clip_app.pins import BUILT_IN, DEFAULT_REVISIONS, Pin, PinFileError, Pins, read_pins
 from clip_app.settings import Settings
 from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES, TLS_VERIFIED
@@ -51,7 +60,9 @@ FILES = (
 REQUIRED = ("config.json", "preprocessor_config.json", "model*.safetensors")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DEADLINE_SECONDS = 900.0
+# Without a word from the Hub when to come back. The client tries several times itself within one download.
 UNREACHABLE_TRIES = 3
+DOWNLOAD_TRIES = 6
 TIMEOUT = {"connect": 5.0, "read": 15.0, "write": 15.0, "pool": 15.0}
 LONGEST_PAUSE = 30.0
 SPARE_BYTES = 16_000_000
@@ -138,9 +149,10 @@ class Hub:
                 return self._adopt(repo, revision)
             self._use_client()
             return self._first_found(repo, revision, progress)
-        except HubError as error:
-            HUB_FAILURES.labels(error.reason).inc()
-            raise
+        except Exception as error:
+            failure = explain(error, repo, revision or "main")
+            HUB_FAILURES.labels(failure.reason).inc()
+            raise failure from error
 
     def reach(self, repo: str, revision: str | None) -> None:
         """Ask the Hub for a repository once, verified.
@@ -169,16 +181,11 @@ class Hub:
         deadline = time.monotonic() + self._deadline_seconds
         commit, listing = self._insist(lambda: self._list(repo, revision), repo, revision, deadline, preflight=True)
         cache = RepoCache(cache_root(), repo)
-        try:
-            with cache.lock(deadline):
-                files: Pins | None = cache.read_marker(commit)
-                if files is None:  # else another process was faster
-                    files = self._fill(cache, commit, listing, progress, deadline)
-                    _write_ref(cache, revision, commit)
-        except HubError:
-            raise
-        except Exception as error:
-            raise explain(error, repo, revision) from error
+        with cache.lock(deadline):
+            files: Pins | None = cache.read_marker(commit)
+            if files is None:  # else another process was faster
+                files = self._fill(cache, commit, listing, progress, deadline)
+            _write_ref(cache, revision, commit)
         return Snapshot(cache, commit, files)
 
     def _fill(
@@ -224,13 +231,12 @@ class Hub:
     def _adopt(self, repo: str, revision: str | None) -> Snapshot:
         """Offline and without a marker: take what matches the pins, else say what is missing."""
         cache = RepoCache(cache_root(), repo)
-        commit = next(
-            (c for c in _candidates(repo, revision) if cache.snapshot(c).is_dir()), _candidates(repo, revision)[0]
-        )
-        pins = self._pins(repo, commit)
-        missing = cache.wrong_sizes(commit, pins) or [
-            n for n, pin in pins.items() if hash_file(cache.snapshot(commit) / n) != pin
-        ]
+        commits = [_ref(cache, name) or self._pinned_commit(repo, name) for name in _candidates(repo, revision)]
+        commit = next((commit for commit in commits if cache.snapshot(commit).is_dir()), commits[0])
+        pins = self._pins(repo, commit) or cache.listed(commit) or {}
+        missing = cache.wrong_sizes(commit, pins)
+        if not missing:
+            missing = [name for name, pin in pins.items() if hash_file(cache.snapshot(commit) / name) != pin]
         if pins and not missing:
             return Snapshot(cache, commit, pins)
         if not pins:
@@ -252,6 +258,12 @@ class Hub:
                 raise HubError("integrity", str(error)) from None
         return self._own_pins.get((repo, commit)) or BUILT_IN.get((repo, commit)) or {}
 
+    def _pinned_commit(self, repo: str, revision: str) -> str:
+        """Return the commit that a branch was when its only pins were made; a commit is itself."""
+        self._pins(repo, revision)
+        pinned = [commit for name, commit in self._own_pins or {} if name == repo]
+        return revision if COMMIT.fullmatch(revision) or len(pinned) != 1 else pinned[0]
+
     # What talks to the Hub.
 
     def _insist(
@@ -270,7 +282,7 @@ class Hub:
                 if failure.reason == "tls" and self._verified and not self._settings.tls_verify:
                     self._go_unverified(repo, revision)
                     continue
-                hopeless = preflight and failure.after is None and tries >= UNREACHABLE_TRIES
+                hopeless = failure.after is None and tries >= (UNREACHABLE_TRIES if preflight else DOWNLOAD_TRIES)
                 wait = max(pause, failure.after or 0.0)
                 if not failure.retry or hopeless or time.monotonic() + wait >= deadline:
                     raise failure from error
@@ -286,8 +298,9 @@ class Hub:
         api = HfApi(token=self._token())
         commit = api.model_info(repo, revision=revision, timeout=TIMEOUT["read"]).sha or revision
         if not self._verified:  # nothing that came over this connection is believed, only the pins
-            pins = self._pins(repo, revision)
-            return revision, {name: _Listed(pin.size, pin.sha256, "") for name, pin in pins.items()}
+            commit = self._pinned_commit(repo, revision)
+            pins = self._pins(repo, commit)
+            return commit, {name: _Listed(pin.size, pin.sha256, "") for name, pin in pins.items()}
         listing = {
             entry.path: _Listed(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
             for entry in api.list_repo_tree(repo, recursive=True, revision=commit)
@@ -332,7 +345,7 @@ class Hub:
         _set_client(context)
 
     def _go_unverified(self, repo: str, revision: str) -> None:
-        if not self._pins(repo, revision):
+        if not self._pins(repo, self._pinned_commit(repo, revision)):
             raise HubError(
                 "tls",
                 f"The Hub's certificate is not trusted, and CLIP_APP_TLS_VERIFY=false needs pinned hashes of {repo} "
@@ -387,7 +400,10 @@ def explain(error: BaseException, repo: str, revision: str) -> HubError:
 
 
 def _explain_system(chain: list[BaseException], repo: str) -> HubError:
-    codes = {cause.errno for cause in chain if isinstance(cause, OSError)}
+    from huggingface_hub.utils import httpx
+
+    on_the_way = any(isinstance(cause, httpx.TransportError) for cause in chain)  # a firewall's EPERM is no file's
+    codes = set() if on_the_way else {cause.errno for cause in chain if isinstance(cause, OSError)}
     if codes & {errno.ENOSPC, errno.EDQUOT}:
         return HubError("disk_full", "The disk is full. Free space where HF_HOME points, or give it a larger volume.")
     if codes & {errno.EACCES, errno.EPERM, errno.EROFS}:
@@ -423,11 +439,11 @@ def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
     return texts.get(error.verify_code, unknown)
 
 
-def _retry_after(response: Any) -> float:
+def _retry_after(response: Any) -> float | None:
     try:
-        return min(float(response.headers.get("Retry-After", 1)), 300.0)
-    except ValueError:
-        return 1.0
+        return min(float(response.headers["Retry-After"]), 300.0)
+    except (KeyError, ValueError):
+        return None
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -465,8 +481,9 @@ def _write_ref(cache: RepoCache, name: str, commit: str) -> None:
     """Remember which commit a branch was, so that a later start needs no request."""
     if name != commit:
         path = cache.folder / "refs" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(commit, encoding="utf-8")
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, commit.encode())
 
 
 def _check_space(cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) -> None:
@@ -475,7 +492,8 @@ def _check_space(cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) 
     needed = sum(listing[name].size for name in missing)
     status = os.statvfs(cache.folder)
     free = status.f_bavail * status.f_frsize
-    if needed and free < needed + SPARE_BYTES:
+    needed += SPARE_BYTES if needed else 0
+    if free < needed:
         raise HubError(
             "disk_full",
             f"{cache.repo} needs {needed / 1e6:.0f} MB and {free / 1e6:.0f} MB are free. "

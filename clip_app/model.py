@@ -107,11 +107,13 @@ def load_model(
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         config = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
         preprocessing = Preprocessing.from_config(config)
+        network = network.to(_device(device)).eval()
+    except CheckpointError:
+        raise
     except Exception as error:  # transformers and safetensors raise many kinds on damaged files
         raise CheckpointError(
             f"The checkpoint {name} cannot be read: {type(error).__name__}. Fetch it again."
         ) from error
-    network = network.to(_device(device)).eval()
     info = ModelInfo(
         id=name, revision=revision, engine="torch", precision=str(dtype).removeprefix("torch."), bundled=bundled
     )

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from clip_app.errors import ImageTooLarge
+
 __all__ = ["Preprocessing"]
 
 # Longer than any centre crop is in short sides, with room for the resampling filter.
@@ -76,8 +78,10 @@ class Preprocessing:
         A picture one pixel wide would grow by the square of the target otherwise.
         """
         longest = LONGEST_SIDES * min(image.size)
-        if self.crop is None or max(image.size) <= longest:
+        if max(image.size) <= longest or self.shortest_edge is None:
             return image
+        if self.crop is None:
+            raise ImageTooLarge(f"The picture is more than {LONGEST_SIDES} times longer than wide. Crop it.")
         width, height = min(image.width, longest), min(image.height, longest)
         left, top = (image.width - width) // 2, (image.height - height) // 2
         return image.crop((left, top, left + width, top + height))

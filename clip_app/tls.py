@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -55,7 +56,9 @@ def sources(settings: Settings, environ: Mapping[str, str] = os.environ) -> list
     """
     found = [_inspect("certifi", Path(certifi.where()))]
     if settings.tls_roots == "certifi+system":
-        found += [_inspect("system", path) for path in _system_paths()]
+        for path in _system_paths():
+            with suppress(TLSConfigError):  # not the operator's doing, and certifi's are there
+                found.append(_inspect("system", path))
     if (operator := find_operator_file(settings, environ)) is not None:
         found.append(_inspect(*operator))
     return found

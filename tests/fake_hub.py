@@ -235,7 +235,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         for offset, chunk in _chunks(content, start, stop):
             flipped = fault and fault.kind == "flip" and offset == start
-            self.wfile.write(bytes(b ^ 0xFF for b in chunk[:64]) + chunk[64:] if flipped else chunk)
+            self.wfile.write(chunk[:-64] + bytes(b ^ 0xFF for b in chunk[-64:]) if flipped else chunk)
             self.wfile.flush()
             self.hub.open.wait(30)
 
