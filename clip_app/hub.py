@@ -67,6 +67,11 @@ TIMEOUT = {"connect": 5.0, "read": 15.0, "write": 15.0, "pool": 15.0}
 LONGEST_PAUSE = 30.0
 SPARE_BYTES = 16_000_000
 
+NO_LOCKS_ADVICE = (
+    "This volume has no file locks. Mount it with locks, or let one job alone run clip-app prefetch and mount the "
+    "cache read-only everywhere else."
+)
+
 Progress = Callable[[float], None]
 
 
@@ -378,24 +383,22 @@ def explain(error: BaseException, repo: str, revision: str) -> HubError:
         return HubError("network", "The TLS connection to the Hub broke. Check the proxy or the network.", retry=True)
     if (cause := first(LockTimeout)) is not None:
         return HubError("permissions", f"{cause} still fills the cache. Wait for it, or end it, and start again.")
-    if first(LocksUnsupported):
-        return HubError(
-            "permissions",
-            "This volume has no file locks. Mount it with locks (NFS: nolock off), or let one job alone run clip-app "
-            "prefetch and mount the cache read-only everywhere else.",
-        )
-    if first(errors.OfflineModeIsEnabled):
-        return HubError("offline", f"HF_HUB_OFFLINE is set and {repo} is not in the cache. Unset it.")
-    if first(errors.GatedRepoError):
-        return HubError("not_found", f"{repo} needs a login. Set HF_TOKEN to a token that may read it.")
-    if first(errors.RevisionNotFoundError):
-        return HubError("not_found", f"{repo} has no revision {revision}. Change CLIP_APP_REVISION.")
-    if first(errors.RepositoryNotFoundError):
-        return HubError("not_found", f"There is no {repo} on the Hub, or it is private. Change CLIP_APP_MODEL.")
-    if first(errors.RemoteEntryNotFoundError):
-        return HubError("not_found", f"{repo} lacks a file at this revision. Change CLIP_APP_REVISION.")
-    if first(errors.HFValidationError):
-        return HubError("not_found", f"{repo[:80]!r} is not the name of a repository. Change CLIP_APP_MODEL.")
+    answers: tuple[tuple[type[BaseException], Reason, str], ...] = (
+        (LocksUnsupported, "permissions", NO_LOCKS_ADVICE),
+        (errors.OfflineModeIsEnabled, "offline", f"HF_HUB_OFFLINE is set and {repo} is not in the cache. Unset it."),
+        (errors.GatedRepoError, "not_found", f"{repo} needs a login. Set HF_TOKEN to a token that may read it."),
+        (errors.RevisionNotFoundError, "not_found", f"{repo} has no revision {revision}. Change CLIP_APP_REVISION."),
+        (
+            errors.RepositoryNotFoundError,
+            "not_found",
+            f"There is no {repo} on the Hub, or it is private. Change CLIP_APP_MODEL.",
+        ),
+        (errors.RemoteEntryNotFoundError, "not_found", f"{repo} lacks a file. Change CLIP_APP_REVISION."),
+        (errors.HFValidationError, "not_found", f"{repo[:80]!r} is no repository's name. Change CLIP_APP_MODEL."),
+    )
+    for kind, reason, message in answers:
+        if first(kind):
+            return HubError(reason, message)
     return _explain_system(chain, repo)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from datetime import datetime, timezone
 
 from clip_app.settings import Settings
@@ -33,5 +34,7 @@ def configure_logging(settings: Settings, level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
     handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
+    # The Hub client warns of a full disk with a server path, before it fails.
+    warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.getLogger("clip_app").setLevel(level.upper())

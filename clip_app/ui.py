@@ -142,32 +142,17 @@ class Page:
         with gr.Accordion("The result as JSON", open=False):
             raw = gr.JSON(show_label=False)
 
-        shown: dict[str, Any] = {"outputs": [result, raw], "preprocess": False, "api_visibility": "private"}
-        image.change(
-            self.show_new,
-            [image, groups, top_k],
-            trigger_mode="always_last",
-            show_progress="minimal",
-            **shown,
+        asking: dict[str, Any] = {
+            "outputs": [result, raw],
+            "preprocess": False,
+            "api_visibility": "private",
+            "trigger_mode": "always_last",
+            "show_progress": "minimal",
             **self._event,
-        )
-        gr.on(
-            [groups.change, top_k.release],
-            self.show_groups,
-            [image, groups, top_k],
-            trigger_mode="always_last",
-            show_progress="minimal",
-            **shown,
-            **self._event,
-        )
-        gr.on(
-            [ask.click, labels.submit],
-            self.show_labels,
-            [image, labels, template, independent],
-            show_progress="minimal",
-            **shown,
-            **self._event,
-        )
+        }
+        image.change(self.show_new, [image, groups, top_k], **asking)
+        gr.on([groups.change, top_k.release], self.show_groups, [image, groups, top_k], **asking)
+        gr.on([ask.click, labels.submit], self.show_labels, [image, labels, template, independent], **asking)
         # The groups arrive with the model; their change asks again about a picture that is already there.
         timer = gr.Timer(POLL_SECONDS)
         gr.on(

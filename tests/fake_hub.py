@@ -22,6 +22,8 @@ from urllib.parse import unquote, urlsplit
 
 import trustme
 
+from clip_app.cache import hash_file
+
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LFS_SUFFIXES = (".safetensors", ".bin")
 CHUNK = 1 << 20
@@ -139,10 +141,7 @@ class FakeHub:
 
 @cache
 def digest(content: Content) -> str:
-    if isinstance(content, bytes):
-        return hashlib.sha256(content).hexdigest()
-    with content.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else hash_file(content).sha256
 
 
 @cache

@@ -75,11 +75,15 @@ class Machine:
         process = self.start(*arguments, **env)
         out, err = process.communicate(timeout=120)
         if case is not None:
-            lines = [line for line in (err + out).splitlines() if " WARNING " not in line]
-            line = lines[0].replace(self.hub.endpoint, "https://hub.example").replace(str(self.home.parent), "…")
-            TABLE[case] = process.returncode, line
+            self.record(case, process.returncode, err + out)
         assert "Traceback" not in err, err
         return process.returncode, out + err
+
+    def record(self, case: str, code: int, text: str) -> None:
+        """Keep a row of the table, and look that no library printed a path of its own."""
+        assert "site-packages" not in text
+        line = next(line for line in text.splitlines() if " WARNING " not in line)
+        TABLE[case] = code, line.replace(str(self.home.parent), "…")
 
     @property
     def complete(self) -> bool:
@@ -320,7 +324,7 @@ def test_a_disk_that_fills_up_on_the_way_is_13(machine: Machine, tmp_path: Path)
         fill(machine.home / "other")
         machine.hub.open.set()
         _, err = process.communicate(timeout=60)
-        TABLE["disk full on the way"] = process.returncode, err.splitlines()[0]
+        machine.record("disk full on the way", process.returncode, err)
         assert process.returncode == 13, err
         assert "disk is full" in err
     finally:
@@ -376,7 +380,7 @@ def test_eight_at_once_download_once(machine: Machine) -> None:
     assert [process.returncode for process in processes] == [0] * 8, outputs
     assert machine.hub.downloads("model.safetensors") == 1
     assert machine.complete
-    TABLE["eight at once on an empty cache"] = 0, outputs[0][0].splitlines()[0]
+    machine.record("eight at once on an empty cache", 0, outputs[0][0])
 
 
 @needs_mount
