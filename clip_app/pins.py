@@ -10,9 +10,11 @@ from pathlib import Path
 __all__ = ["BUILT_IN", "DEFAULT_REVISIONS", "Pin", "PinFileError", "Pins", "read_pins", "write_pins"]
 
 OPENAI_B32 = "openai/clip-vit-base-patch32"
-# Only these revisions hold safetensors; the repository's main has a pickle. In the order to try.
+OPENAI_L14 = "openai/clip-vit-large-patch14"
+# Revisions that hold safetensors, in the order to try; the main of base-patch32 has only a pickle.
 DEFAULT_REVISIONS = {
     OPENAI_B32: ("eaee4c876b93e66f7fac584b529025a96d71ad66", "c237dc49a33fc61debc9276459120b7eac67e7ef"),
+    OPENAI_L14: ("32bd64288804d66eefd0ccbe215aa642df71cc41",),
 }
 
 
@@ -41,8 +43,19 @@ _B32_FILES = {
     "merges.txt": Pin(524657, "f526393189112391ce6f9795d4695f704121ce452c3aad1f5335cc41337eba85"),
     "special_tokens_map.json": Pin(389, "f8c0d6c39aee3f8431078ef6646567b0aba7f2246e9c54b8b99d55c22b707cbf"),
 }
+_L14_FILES = {
+    "config.json": Pin(4519, "8a09b467700c58138c29d53c605b34ebc69beaadd13274a8a2af8ad2c2f4032a"),
+    "model.safetensors": Pin(1710540580, "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb"),
+    "preprocessor_config.json": Pin(316, "910e70b3956ac9879ebc90b22fb3bc8a75b6a0677814500101a4c072bd7857bd"),
+    "tokenizer.json": Pin(2224003, "a83e0809aa4c3af7208b2df632a7a69668c6d48775b3c3fe4e1b1199d1f8b8f4"),
+    "tokenizer_config.json": Pin(905, "deef455e52fa5e8151e339add0582e4235f066009601360999d3a9cda83b1129"),
+    "vocab.json": Pin(961143, "3f0c4f7d2086b61b38487075278ea9ed04edb53a03cbb045b86c27190fa8fb69"),
+    "merges.txt": Pin(524619, "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"),
+    "special_tokens_map.json": Pin(389, "f8c0d6c39aee3f8431078ef6646567b0aba7f2246e9c54b8b99d55c22b707cbf"),
+}
+_FILES = {OPENAI_B32: _B32_FILES, OPENAI_L14: _L14_FILES}
 BUILT_IN: Mapping[tuple[str, str], Pins] = {
-    (OPENAI_B32, revision): _B32_FILES for revision in DEFAULT_REVISIONS[OPENAI_B32]
+    (repo, revision): _FILES[repo] for repo, revisions in DEFAULT_REVISIONS.items() for revision in revisions
 }
 
 
