@@ -15,7 +15,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -142,8 +142,7 @@ class RepoCache:
         locks_work = self._locks_work()
         for path in (self.folder / "blobs").glob("*.incomplete"):
             etag = path.name.split(".")[0]
-            lock = self.root / ".locks" / self.folder.name / f"{etag}.lock"
-            if _has_writer(lock, path) if locks_work else _is_young(path):
+            if _has_writer(self._blob_lock(etag), path) if locks_work else _is_young(path):
                 continue
             with suppress(OSError):
                 size = path.stat().st_size
@@ -177,6 +176,25 @@ class RepoCache:
         finally:
             os.close(file)
         return False
+
+    def wait_for_blobs(self, hashes: Iterable[str], deadline: float) -> None:
+        """Wait until nothing else downloads these blobs; the Hub client itself waits without limit.
+
+        Raises:
+            LockTimeout: another program held one of its locks until the deadline.
+        """
+        for name in hashes:
+            path = self._blob_lock(name)
+            with suppress(FileNotFoundError, PermissionError):
+                file = os.open(path, os.O_RDONLY)
+                try:
+                    _wait_for_lock(file, path, deadline)
+                finally:
+                    os.close(file)
+
+    def _blob_lock(self, name: str) -> Path:
+        """Where the Hub client locks a blob while it writes it."""
+        return self.root / ".locks" / self.folder.name / f"{name}.lock"
 
     @contextmanager
     def lock(self, deadline: float) -> Iterator[None]:

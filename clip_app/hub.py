@@ -198,6 +198,7 @@ class Hub:
     ) -> Pins:
         cache.sweep()
         _check_space(cache, commit, listing)
+        cache.wait_for_blobs((listed.sha256 or listed.git_sha1 for listed in listing.values()), deadline)
         names = sorted(listing)
         for last_try in (False, True):
             self._insist(lambda: self._download(cache.repo, commit, names, progress), cache.repo, commit, deadline)

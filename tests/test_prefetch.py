@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from conftest import free_port
-from fake_hub import REVISION, Authority, FakeHub, Fault
+from fake_hub import REVISION, Authority, FakeHub, Fault, digest
 
 from clip_app.cache import RepoCache, hash_file
 from clip_app.loading import bundled_folder
@@ -474,6 +474,17 @@ def test_a_lock_that_is_held_is_waited_for_until_the_deadline_and_its_holder_nam
     assert code == 14
     assert "process 77 on pod-a" in text
     assert machine.run(case="a stale lock file")[0] == 0
+
+
+def test_another_program_that_downloads_the_same_file_is_not_waited_for_for_ever(machine: Machine) -> None:
+    locks = machine.cache.root / ".locks" / machine.cache.folder.name
+    locks.mkdir(parents=True)
+    with (locks / f"{digest(machine.hub.files['model.safetensors'])}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        code, text = machine.run("prefetch", "--no-labels", "--deadline", "2", case="another program downloads it")
+    assert code == 14
+    assert "another process still fills the cache" in text
+    assert machine.run()[0] == 0
 
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
