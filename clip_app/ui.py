@@ -15,6 +15,7 @@ import gradio as gr
 from fastapi import FastAPI
 from gradio.utils import get_upload_folder
 from pydantic import BaseModel
+from starlette.routing import Mount
 
 from clip_app import __version__, view
 from clip_app.analyzer import Analyzer, Endpoint, Options, Source
@@ -60,8 +61,10 @@ def mount_ui(app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Setting
     )
     # Mounted apps never "launch", and without this Gradio copies any server path it is told to.
     demo.has_launched = True
-    gradio_app: FastAPI = demo.app if hasattr(demo, "app") else app.routes[-1].app  # type: ignore[attr-defined]
-    return gradio_app
+    # Not demo.app, which is another one that nothing serves.
+    mount = app.routes[-1]
+    assert isinstance(mount, Mount) and isinstance(mount.app, FastAPI)  # noqa: S101, PT018
+    return mount.app
 
 
 def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:

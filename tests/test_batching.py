@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -32,6 +33,13 @@ def picture(value: float) -> np.ndarray:
     return np.full((3, 2, 2), value, np.float32)
 
 
+def until_waiting(batcher: MicroBatcher, count: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(batcher._waiting) < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
 def test_what_waits_together_is_encoded_together_and_answered_in_its_own_place() -> None:
     encoder = Encoder()
     batcher = MicroBatcher(encoder, max_batch_size=4)
@@ -39,8 +47,7 @@ def test_what_waits_together_is_encoded_together_and_answered_in_its_own_place()
         first = pool.submit(batcher.encode, picture(0))
         assert encoder.entered.wait(10)
         others = [pool.submit(batcher.encode, picture(i)) for i in range(1, 10)]
-        while len(batcher._waiting) < 9:
-            pass
+        until_waiting(batcher, 9)
         encoder.open.set()
         answers = [future.result(10).embedding[0] for future in (first, *others)]
     assert answers == list(range(10))
@@ -64,8 +71,7 @@ def test_an_error_hits_only_its_own_picture_and_the_next_one_works() -> None:
         blocker = pool.submit(batcher.encode, picture(0))
         assert encoder.entered.wait(10)
         mixed = [pool.submit(batcher.encode, picture(value)) for value in (1, -1, 2)]
-        while len(batcher._waiting) < 3:
-            pass
+        until_waiting(batcher, 3)
         encoder.open.set()
         blocker.result(10)
         outcomes = sorted(type(f.exception(10)).__name__ for f in mixed)
@@ -79,8 +85,7 @@ def test_closing_answers_what_waits_and_refuses_what_comes_after() -> None:
     batcher = MicroBatcher(encoder, max_batch_size=1)
     with ThreadPoolExecutor(4) as pool:
         waiting = [pool.submit(batcher.encode, picture(i)) for i in range(3)]
-        while len(batcher._waiting) < 2:
-            pass
+        until_waiting(batcher, 2)
         closing = pool.submit(batcher.close)
         encoder.open.set()
         closing.result(10)

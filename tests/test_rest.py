@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -186,3 +188,17 @@ def test_an_operators_groups_are_asked_by_default(photographs: dict[str, Path], 
     with served("--model", "bundled", "--labels-dir", str(tmp_path)) as url:
         (result,) = post(url, photographs["cat"]).json()["results"]
         assert [group["name"] for group in result["groups"]] == ["kinds", "pets"]
+
+
+def test_a_stop_does_not_wait_for_an_open_page() -> None:
+    """A page that is open holds a stream without end."""
+    with ExitStack() as stack:
+        url = stack.enter_context(served("--model", "bundled"))
+        streams = ExitStack()
+        stream = streams.enter_context(httpx.stream("GET", f"{url}/gradio_api/heartbeat/abc", timeout=30))
+        assert stream.status_code == 200
+        started = time.monotonic()
+        stack.close()
+        assert time.monotonic() - started < 10
+        with suppress(httpx.TransportError):
+            streams.close()
