@@ -21,9 +21,10 @@ from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel, pipeline
 
 from clip_app.analyzer import Analyzer, Options
-from clip_app.loading import Loader, bundled_folder
+from clip_app.loading import Loader
 from clip_app.machine import available_cpus
 from clip_app.settings import Settings
+from clip_app.source import bundled_folder
 
 ROUNDS = 7
 LABELS = ("cat", "dog", "rabbit")

@@ -64,6 +64,7 @@ class Analyzer:
     def __init__(self, loader: Loader, settings: Settings, *, decoders: int) -> None:
         self._loader = loader
         self._settings = settings
+        self._exact = settings.decode == "exact"
         self._places = threading.BoundedSemaphore(settings.queue_size)
         # A decoded picture can have hundreds of megabytes: as many at once as there are cores.
         self._decoders = threading.BoundedSemaphore(decoders)
@@ -93,19 +94,25 @@ class Analyzer:
         with self._decoder():
             waited = time.perf_counter() - waited
             with clock.stage("decode"):
-                image = images.decode(
-                    data, max_bytes=self._settings.max_upload_bytes, max_pixels=self._settings.max_pixels
-                )
+                decoded = self._decode(data, serving.model.preprocessing.target)
             with clock.stage("preprocess"):
-                pixels = serving.model.preprocessing(image)
-            info = ImageInfo(name=name, width=image.width, height=image.height)
-            del image
+                pixels = serving.model.preprocessing(decoded.image, exact=self._exact)
+            info = ImageInfo(name=name, width=decoded.width, height=decoded.height)
+            del decoded
         encoded = serving.batcher.encode(pixels)
         clock.add("queue", waited + encoded.queue_seconds)
         clock.add("encode", encoded.encode_seconds)
         with clock.stage("score"):
             scored = [_score(serving, encoded.embedding, group, options) for group in groups]
         return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=clock.timings())
+
+    def _decode(self, data: bytes, target: int | None) -> images.Decoded:
+        return images.decode(
+            data,
+            max_bytes=self._settings.max_upload_bytes,
+            max_pixels=self._settings.max_pixels,
+            target=None if self._exact else target,
+        )
 
     @contextmanager
     def _decoder(self) -> Iterator[None]:

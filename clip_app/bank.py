@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clip_app.cache import write_atomically
+from clip_app.engine import Embeddings
 from clip_app.labels import OWN_GROUP, LabelGroup
-from clip_app.model import Embeddings, Model
+from clip_app.model import Model
 from clip_app.telemetry import LABEL_CACHE
 
 __all__ = ["LabelBank", "LabelStore"]
@@ -26,50 +26,50 @@ logger = logging.getLogger("clip_app")
 
 CHUNK = 32
 
+Vector = npt.NDArray[np.float32]
 Key = tuple[tuple[str, ...], str]
 
 
 class LabelStore:
-    """Embeddings of preset groups in a folder, as safetensors, one file per group and precision."""
+    """Embeddings of preset labels in one safetensors file, found by templates and label."""
 
-    def __init__(self, folder: Path, *, prefix: str) -> None:
-        """Keep them in ``folder``, in files that begin with ``prefix``: the revision and the precision."""
-        self._folder = folder
-        self._prefix = prefix
+    def __init__(self, path: Path) -> None:
+        """Keep them in ``path``, whose name says of which revision and precision they are."""
+        self._path = path
 
-    def read(self, group: LabelGroup) -> tuple[Embeddings, Embeddings] | None:
-        """Return a group's label and neutral embeddings, None where they are not to be had."""
+    def read(self) -> dict[Key, Vector]:
+        """Return what is kept; nothing where there is no file, or a damaged one."""
         try:
-            tensors = load((self._path(group)).read_bytes())
-            labels, neutral = tensors["labels"], tensors["neutral"]
-        except (OSError, SafetensorError, KeyError):
-            return None
-        right = labels.shape[0] == len(group.labels) and neutral.shape == (len(group.neutral), labels.shape[1])
-        return (labels, neutral) if right else None
+            tensors = load(self._path.read_bytes())
+            keys = json.loads(tensors["keys"].tobytes())
+            rows = zip(keys, tensors["embeddings"], strict=True)
+            return {(tuple(templates), label): row for (templates, label), row in rows}
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return {}
 
-    def write(self, group: LabelGroup, labels: Embeddings, neutral: Embeddings) -> None:
-        """Keep a group; where the folder cannot be written, the next process computes it again."""
+    def add(self, rows: Mapping[Key, Vector]) -> None:
+        """Keep more; where the folder cannot be written, the next process computes them again."""
+        rows = self.read() | dict(rows)
+        keys = np.frombuffer(json.dumps(list(rows)).encode(), np.uint8)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path(group), save({"labels": labels, "neutral": neutral}))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(self._path, save({"keys": keys, "embeddings": np.stack(list(rows.values()))}))
         except OSError as error:
             logger.info("label embeddings are not kept: %s", error.strerror)
 
-    def _path(self, group: LabelGroup) -> Path:
-        content = json.dumps([group.labels, group.templates, group.neutral]).encode()
-        return self._folder / f"{self._prefix}-{group.name}-{hashlib.sha256(content).hexdigest()[:16]}.safetensors"
-
 
 class LabelBank:
-    """Embeddings of one model's labels. Preset groups stay; users' own are the latest ``capacity``."""
+    """Embeddings of one model's labels. Preset groups stay; of users' own the latest ``capacity``."""
 
     def __init__(self, model: Model, *, store: LabelStore | None = None, capacity: int = 20_000) -> None:
-        """Start empty; preset groups that are in the store are not computed again."""
+        """Start empty; preset labels that are in the store are not computed again."""
         self._model = model
         self._store = store
-        self._capacity = capacity
-        self._own: OrderedDict[Key, npt.NDArray[np.float32]] = OrderedDict()
+        self._stored = store.read() if store else {}
         self._presets: dict[LabelGroup, tuple[Embeddings, Embeddings]] = {}
+        self._own: OrderedDict[Key, Vector] = OrderedDict()
+        self._capacity = capacity
+        self._latest: OrderedDict[LabelGroup, tuple[Embeddings, Embeddings]] = OrderedDict()
         self._lock = threading.Lock()
         self._computing = threading.Lock()
 
@@ -84,8 +84,13 @@ class LabelBank:
             return preset
         if group.name != OWN_GROUP:
             return self.keep(group)
-        neutral = self._embed([((text,), "") for text in group.neutral])
-        return self._embed([(group.templates, label) for label in group.labels]), neutral
+        if (latest := self._again(group)) is not None:
+            LABEL_CACHE.labels("hit").inc(len(group.labels) + len(group.neutral))
+            return latest
+        neutral = self._embed(_neutral_keys(group))
+        embeddings = self._embed(_label_keys(group)), neutral
+        self._remember(group, embeddings)
+        return embeddings
 
     def keep(
         self, group: LabelGroup, progress: Callable[[float], None] = lambda share: None
@@ -93,19 +98,33 @@ class LabelBank:
         """Embed a preset group and keep it for good, here and in the store, reporting the share done."""
         with self._computing:
             if group not in self._presets:
-                stored = self._store.read(group) if self._store else None
-                self._presets[group] = stored or self._compute_preset(group, progress)
-                if stored is None and self._store:
-                    self._store.write(group, *self._presets[group])
+                self._presets[group] = self._embed_preset(group, progress)
             return self._presets[group]
 
-    def _compute_preset(self, group: LabelGroup, progress: Callable[[float], None]) -> tuple[Embeddings, Embeddings]:
-        parts = []
-        for start in range(0, len(group.labels), CHUNK):
-            parts.append(self._compute([(group.templates, label) for label in group.labels[start : start + CHUNK]]))
-            progress(min(1.0, (start + CHUNK) / len(group.labels)))
-        neutral = self._compute([((text,), "") for text in group.neutral])
-        return np.concatenate(parts), neutral
+    def _embed_preset(self, group: LabelGroup, progress: Callable[[float], None]) -> tuple[Embeddings, Embeddings]:
+        labels, neutral = _label_keys(group), _neutral_keys(group)
+        missing = [key for key in labels + neutral if key not in self._stored]
+        LABEL_CACHE.labels("hit").inc(len(labels) + len(neutral) - len(missing))
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            self._stored.update(zip(chunk, self._compute(chunk), strict=True))
+            progress(min(1.0, (start + CHUNK) / len(missing)))
+        if missing and self._store:
+            self._store.add({key: self._stored[key] for key in missing})
+        return np.stack([self._stored[key] for key in labels]), np.stack([self._stored[key] for key in neutral])
+
+    def _again(self, group: LabelGroup) -> tuple[Embeddings, Embeddings] | None:
+        """Return the group if it was asked for lately: the same labels come with every picture of a batch."""
+        with self._lock:
+            if group in self._latest:
+                self._latest.move_to_end(group)
+            return self._latest.get(group)
+
+    def _remember(self, group: LabelGroup, embeddings: tuple[Embeddings, Embeddings]) -> None:
+        with self._lock:
+            self._latest[group] = embeddings
+            while len(self._latest) > 1 and sum(len(kept.labels) for kept in self._latest) > self._capacity:
+                self._latest.popitem(last=False)
 
     def _embed(self, keys: Sequence[Key]) -> Embeddings:
         found = self._look_up(keys)
@@ -125,7 +144,7 @@ class LabelBank:
             LABEL_CACHE.labels("hit").inc(len(keys))
         return np.stack([found[key] for key in keys])
 
-    def _look_up(self, keys: Sequence[Key]) -> dict[Key, npt.NDArray[np.float32]]:
+    def _look_up(self, keys: Sequence[Key]) -> dict[Key, Vector]:
         with self._lock:
             found = {key: self._own[key] for key in keys if key in self._own}
             for key in found:
@@ -140,3 +159,11 @@ class LabelBank:
         means = np.add.reduceat(embeddings, starts, axis=0)
         unit: Embeddings = means / np.linalg.norm(means, axis=1, keepdims=True)
         return unit
+
+
+def _label_keys(group: LabelGroup) -> list[Key]:
+    return [(group.templates, label) for label in group.labels]
+
+
+def _neutral_keys(group: LabelGroup) -> list[Key]:
+    return [((text,), "") for text in group.neutral]

@@ -22,9 +22,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 
 from clip_app import __version__
 from clip_app.labels import LabelFileError, split_labels
-from clip_app.loading import describe, local_folder
+from clip_app.loading import describe
 from clip_app.log import configure_logging
 from clip_app.settings import PREFIX, Settings, SettingsError, load_settings, unknown_variables
+from clip_app.source import local_folder
 from clip_app.writers import WRITERS, OutputFormat
 
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ from pydantic import BaseModel
 
 from clip_app.cache import NO_LOCKS, cache_root, hash_file
 from clip_app.hub import EXIT_CODES, Hub, HubError, Reason
-from clip_app.loading import local_folder
 from clip_app.machine import available_cpus
 from clip_app.settings import Settings, insecure_variables, unknown_variables
+from clip_app.source import local_folder
 from clip_app.tls import TLSConfigError, sources
 
 __all__ = ["Finding", "examine", "exit_code"]

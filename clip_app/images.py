@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from pathlib import PurePath
 
@@ -12,25 +13,39 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from clip_app.errors import AppError, ImageTooLarge, UndecodableImage
 
-__all__ = ["ACCEPTED_SUFFIXES", "decode", "display_name"]
+__all__ = ["ACCEPTED_SUFFIXES", "Decoded", "decode", "display_name"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM", "HEIF")
 ACCEPTED_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
     | {".heic", ".heif"}
 )
+ORIENTATION = 0x0112  # of EXIF
+SIDEWAYS = (5, 6, 7, 8)
 _NAMES = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF"
 
 # decode() has bounds of its own, given by a setting; Pillow's is a fixed number.
 Image.MAX_IMAGE_PIXELS = None
 
 
-def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
-    """Decode a picture to RGB, mode "RGB", size (width, height).
+@dataclass(frozen=True)
+class Decoded:
+    """A picture, mode "RGB", upright; ``width`` and ``height`` are those it has in full."""
+
+    image: Image.Image
+    width: int
+    height: int
+
+
+def decode(data: bytes, *, max_bytes: int, max_pixels: int, target: int | None = None) -> Decoded:
+    """Decode a picture to RGB.
 
     The size in bytes and, from the header, in pixels is checked before anything is
     decoded. EXIF orientation is applied, the first frame of an animation taken,
     transparency laid on white, 16-bit and floating-point grey scaled to 8 bits.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where both sides still are at least
+    twice ``target`` (the DCT scaling of libjpeg); with None every picture is decoded in full.
 
     Raises:
         ImageTooLarge: more than max_bytes or max_pixels.
@@ -46,8 +61,13 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int) -> Image.Image:
     try:
         with Image.open(io.BytesIO(data), formats=_formats()) as image:
             _check_pixels(image, max_pixels)
+            width, height = image.size
+            if target is not None:
+                image.draft(None, (2 * target, 2 * target))
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            if image.getexif().get(ORIENTATION) in SIDEWAYS:
+                width, height = height, width
+            return Decoded(_to_rgb(ImageOps.exif_transpose(image)), width, height)
     except AppError:
         raise
     except UnidentifiedImageError:

@@ -6,27 +6,30 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clip_app import __version__
+from clip_app.checkpoint import CheckpointError
+from clip_app.conversion import Converted, variant_of
+from clip_app.engine import Choice, choose_engine
 from clip_app.errors import NotReady
-from clip_app.labels import LabelGroup, load_groups, preset_folder
+from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, load_groups, preset_folder
 from clip_app.machine import available_cpus
 from clip_app.settings import Settings
+from clip_app.source import Source, bundled_source, find_source
 from clip_app.telemetry import MODEL_LOAD_SECONDS, MODEL_READY, set_model_info
 
-if TYPE_CHECKING:  # both import torch; loading does so in its own time, in the background
+if TYPE_CHECKING:  # loading imports these in its own time, in the background
     from clip_app.bank import LabelBank, LabelStore
     from clip_app.batching import MicroBatcher
     from clip_app.model import Model
 
-__all__ = ["LoadStatus", "Loader", "Serving", "bundled_folder", "local_folder"]
+__all__ = ["LoadStatus", "Loader", "Serving"]
 
 logger = logging.getLogger("clip_app")
 
-Phase = Literal["starting", "fetching", "loading", "labels", "warming up", "ready", "failed"]
+Phase = Literal["starting", "fetching", "converting", "loading", "labels", "warming up", "ready", "failed"]
 
 
 @dataclass(frozen=True)
@@ -59,33 +62,23 @@ class Serving:
     default_groups: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Loaded:
-    model: Model = field(kw_only=False)
-    reason: str | None = None
-    store: LabelStore | None = None
-    verified: bool = True
-
-
-def local_folder(model: str) -> Path | None:
-    """Return the folder that MODEL names, None where it is the id of a repository on the Hub."""
-    folder = Path(model).expanduser()
-    return folder if folder.is_dir() or model.startswith(("/", ".", "~")) or model.count("/") > 1 else None
-
-
-def bundled_folder() -> Path:
-    """The checkpoint inside the package."""
-    return Path(__file__).parent / "bundled"
-
-
 class Loader:
     """Loads the model that the settings name, once."""
 
-    def __init__(self, settings: Settings, *, preload: Sequence[str] | None = None) -> None:
-        """Prepare to load; ``preload`` names the groups to embed first, by default the default groups."""
+    def __init__(
+        self, settings: Settings, *, preload: Sequence[str] | None = None, photographs: Path | None = None
+    ) -> None:
+        """Prepare to load.
+
+        Args:
+            settings: what to load, and how.
+            preload: the groups to embed first; by default the default groups.
+            photographs: a folder to calibrate int8 on; by default the examples of the package.
+        """
         self.status = LoadStatus()
         self._settings = settings
         self._preload = preload
+        self._photographs = photographs
         self._serving: Serving | None = None
         self._thread = threading.Thread(target=self.run, name="model-loader", daemon=True)
         # Read now, so that a bad label file stops the start.
@@ -115,8 +108,7 @@ class Loader:
         started = time.monotonic()
         MODEL_READY.set(0)
         try:
-            loaded = self._load()
-            serving = self._prepare(loaded)
+            source, serving = self._load()
         except Exception as error:  # the loading thread's last line of defence: say it, stay alive
             self.status = LoadStatus("failed", 0.0, _safe_reason(error))
             logger.error("no model: %s", self.status.reason, exc_info=error)
@@ -126,66 +118,70 @@ class Loader:
         set_model_info(model.info, model.device)
         MODEL_LOAD_SECONDS.set(time.monotonic() - started)
         MODEL_READY.set(1)
-        self.status = LoadStatus("ready", 1.0, loaded.reason, verified=loaded.verified)
-        logger.info("ready: %s at %s after %.1f s", model.info.id, model.info.revision, time.monotonic() - started)
+        self.status = LoadStatus("ready", 1.0, source.reason, verified=source.verified)
+        logger.info(
+            "ready: %s at %s, %s %s, after %.1f s",
+            *(model.info.id, model.info.revision, model.info.engine, model.info.precision),
+            time.monotonic() - started,
+        )
+        model.encode_texts(DEFAULT_NEUTRAL)  # so that the first labels of somebody's own need not wait for it
 
-    def _load(self) -> _Loaded:
+    def _load(self) -> tuple[Source, Serving]:
         from clip_app.hub import HubError
-        from clip_app.model import CheckpointError
 
-        wanted = self._settings.model
-        if wanted == "bundled":
-            return _Loaded(self._load_bundled())
         try:
-            return self._load_wanted(wanted)
+            if self._settings.model != "bundled":
+                self.status = LoadStatus("fetching")
+            return self._serve(find_source(self._settings, self._report("fetching")))
         except (HubError, CheckpointError) as error:
-            if self._settings.fallback == "none":
+            if self._settings.fallback == "none" or self._settings.model == "bundled":
                 raise
-            logger.warning("the bundled demonstration model serves instead of %s: %s", wanted, error)
-            return _Loaded(self._load_bundled(), reason=str(error))
+            logger.warning("the bundled demonstration model serves instead of %s: %s", self._settings.model, error)
+            return self._serve(bundled_source(reason=str(error)))
 
-    def _load_wanted(self, wanted: str) -> _Loaded:
-        from clip_app.model import CheckpointError
-
-        if (folder := local_folder(wanted)) is not None:
-            if not folder.is_dir():
-                raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
-            return _Loaded(self._load_folder(folder, folder.resolve().name, "local", bundled=False))
+    def _serve(self, source: Source) -> tuple[Source, Serving]:
         from clip_app.bank import LabelStore
-        from clip_app.hub import Hub
-
-        self.status = LoadStatus("fetching")
-        hub = Hub(self._settings)
-        snapshot = hub.fetch(wanted, self._settings.revision, self._report("fetching"))
-        model = self._load_folder(snapshot.folder, wanted, snapshot.revision, bundled=False)
-        store = LabelStore(snapshot.cache.own, prefix=f"{snapshot.revision}-{model.info.precision}")
-        return _Loaded(model, store=store, verified=hub.verified)
-
-    def _load_bundled(self) -> Model:
-        return self._load_folder(bundled_folder(), "bundled", __version__, bundled=True)
-
-    def _load_folder(self, folder: Path, name: str, revision: str, *, bundled: bool) -> Model:
-        self.status = LoadStatus("loading")
         from clip_app.model import load_model
 
         settings = self._settings
-        return load_model(
-            folder,
-            name=name,
-            revision=revision,
-            bundled=bundled,
-            device=settings.device,
-            precision=settings.precision,
+        choice = choose_engine(settings)
+        converted = self._converted(source, choice) if choice.engine == "openvino" else None
+        self.status = LoadStatus("loading")
+        model = load_model(
+            source.folder,
+            name=source.name,
+            revision=source.revision,
+            bundled=source.bundled,
+            device=choice.device,
+            precision=choice.precision,
             threads=available_cpus() if settings.threads == "auto" else settings.threads,
+            converted=converted,
         )
+        store = LabelStore(source.home / f"labels-{source.revision}-{model.info.precision}.safetensors")
+        return source, self._prepare(model, store)
 
-    def _prepare(self, loaded: _Loaded) -> Serving:
+    def _converted(self, source: Source, choice: Choice) -> Converted | None:
+        """Find the conversion or make it; None where it cannot be had and torch may serve instead."""
+        from clip_app.hub import HubError
+
+        variant = variant_of(choice.precision)
+        if (found := source.conversions.find(variant)) is not None:
+            return found
+        self.status = LoadStatus("converting")
+        try:
+            return source.convert(variant, self._photographs)
+        except (HubError, CheckpointError) as error:
+            if self._settings.engine == "openvino" or variant == "int8":
+                raise
+            logger.warning("torch serves, several times slower: the model could not be converted. %s", error)
+            return None
+
+    def _prepare(self, model: Model, store: LabelStore) -> Serving:
         from clip_app.bank import LabelBank
         from clip_app.batching import MicroBatcher
 
-        model = loaded.model
         groups, defaults = self._groups_of(model)
-        bank = LabelBank(model, store=loaded.store)
+        bank = LabelBank(model, store=store)
         wanted = defaults if self._preload is None else [name for name in self._preload if name in groups]
         for i, name in enumerate(wanted):
             report = self._report("labels", start=i / len(wanted), share=1 / len(wanted))
@@ -214,7 +210,6 @@ class Loader:
 def _safe_reason(error: Exception) -> str:
     """The message of an error that was written to be shown; of others the kind, they may hold paths."""
     from clip_app.hub import HubError
-    from clip_app.model import CheckpointError
 
     if isinstance(error, (HubError, CheckpointError)):
         return str(error)
@@ -228,6 +223,7 @@ def describe(status: LoadStatus) -> str:
     names = {
         "starting": "The model is about to load.",
         "fetching": "The model is being fetched from the Hub.",
+        "converting": "The model is being converted for this machine, once.",
         "loading": "The model is being loaded.",
         "labels": "The labels are being embedded.",
         "warming up": "The model is warming up.",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 import os
+import sys
 from pathlib import Path
 
-__all__ = ["available_cpus"]
+__all__ = ["available_cpus", "has_bfloat16", "release_mapped"]
+
+MADV_DONTNEED = 4
 
 
 def available_cpus(root: Path = Path("/sys/fs/cgroup")) -> int:
@@ -33,3 +37,31 @@ def _cgroup_quota(root: Path) -> float | None:
     if quota in ("max", "-1"):
         return None
     return int(quota) / int(period)
+
+
+def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Say whether the CPU computes in bfloat16 itself, which halves the time of an encoder."""
+    try:
+        flags = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return False
+    return "avx512_bf16" in flags or "amx_bf16" in flags
+
+
+def release_mapped(path: Path, maps: Path = Path("/proc/self/maps")) -> int:
+    """Give back the memory of a file that is mapped read-only, and return the bytes.
+
+    The file stays mapped: whoever touches it again reads it from the page cache. Does
+    nothing where there is no /proc.
+    """
+    if sys.platform != "linux":
+        return 0
+    libc, name, released = ctypes.CDLL(None), str(path.resolve()), 0
+    for line in maps.read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split(maxsplit=5)
+        if len(fields) < 6 or fields[5] != name or "w" in fields[1]:
+            continue
+        start, end = (int(address, 16) for address in fields[0].split("-"))
+        if libc.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), MADV_DONTNEED) == 0:
+            released += end - start
+    return released

@@ -10,15 +10,16 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
@@ -38,26 +39,69 @@ STALE_SECONDS = 1800
 DESCRIPTION = "See what is in a picture: objects, scenes and other content, with confidence scores."
 
 
+class LatePage:
+    """Gradio's page, which takes seconds to import: the port listens before, and visitors wait."""
+
+    def __init__(self, build: Callable[[FastAPI], FastAPI]) -> None:
+        """Take the function that mounts the page on an application and returns Gradio's own."""
+        self._build = build
+        self._built = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._app: FastAPI | None = None
+        self._gradio: FastAPI | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._built.wait()
+        if self._app is None:
+            raise RuntimeError("the page could not be built")
+        await self._app(scope, receive, send)
+
+    async def run(self) -> None:
+        """Build the page and keep what it runs in the background alive until :meth:`stop`."""
+        app = FastAPI(openapi_url=None)
+        try:
+            self._gradio = await asyncio.to_thread(self._build, app)
+            async with app.router.lifespan_context(app):
+                self._app = app
+                self._built.set()
+                await self._stopped.wait()
+        except Exception:
+            logger.exception("the page does not work; everything else does")
+        finally:
+            self._built.set()
+
+    def end_streams(self) -> None:
+        """End Gradio's endless streams, which would hold a stop up."""
+        if (stop := getattr(self._gradio, "stop_event", None)) is not None:
+            stop.set()
+
+    def stop(self) -> None:
+        """Let :meth:`run` end."""
+        self._stopped.set()
+
+
 @dataclass(frozen=True)
 class Application:
-    """The ASGI application, and Gradio's own inside it, which has streams to end at a stop."""
+    """The ASGI application, and what begins once its port listens: the page and the model."""
 
     asgi: ASGIApp
-    gradio: FastAPI
+    page: LatePage
+    loader: Loader
 
 
 def create_app(settings: Settings) -> Application:
-    """Make everything that is shared, and pass it in. The model loads once the server starts."""
+    """Make everything that is shared, and pass it in. Nothing heavy is imported yet."""
     loader = Loader(settings)
     analyzer = Analyzer(loader, settings, decoders=available_cpus())
+    page = LatePage(partial(_mount_page, analyzer=analyzer, loader=loader, settings=settings))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        loader.start()
         sweeping = asyncio.create_task(_sweep_uploads()) if "GRADIO_TEMP_DIR" in os.environ else None
         yield
         if sweeping is not None:
             sweeping.cancel()
+        page.stop()
         loader.close()
 
     api = _parent(lifespan)
@@ -66,14 +110,18 @@ def create_app(settings: Settings) -> Application:
     for path in ("/metrics", "/metrics/"):
         api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
     api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
-    from clip_app.ui import mount_ui
-
-    gradio_app = mount_ui(api, analyzer, loader, settings)
+    api.mount("/", page)
     # A request of several pictures may have as much as four of the largest.
     guarded: ASGIApp = Guard(api, upload_bytes=settings.max_upload_bytes, request_bytes=4 * settings.max_upload_bytes)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
-    return Application(guarded, gradio_app)
+    return Application(guarded, page, loader)
+
+
+def _mount_page(app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings) -> FastAPI:
+    from clip_app.ui import mount_ui  # Gradio takes seconds
+
+    return mount_ui(app, analyzer, loader, settings)
 
 
 def _parent(lifespan: object) -> FastAPI:
@@ -106,7 +154,7 @@ def serve(settings: Settings) -> None:
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
-        _Server(config, application.gradio).run()
+        _Server(config, application).run()
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
 
@@ -130,16 +178,15 @@ def remove_broken_uploads(folder: Path) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends Gradio's endless streams at a signal; they would hold the server up."""
+    """Begins the heavy work once the port listens, and stops at a signal without waiting for streams."""
 
-    def __init__(self, config: uvicorn.Config, gradio: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, application: Application) -> None:
         super().__init__(config)
-        self._gradio = gradio
+        self._application = application
+        self._page: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        stop = getattr(self._gradio, "stop_event", None)
-        if stop is not None:
-            stop.set()
+        self._application.page.end_streams()
         # Not the parent's: it raises the signal again at the end, and nothing after run() would happen.
         self.force_exit = self.should_exit and sig == signal.SIGINT
         self.should_exit = True
@@ -150,3 +197,10 @@ class _Server(uvicorn.Server):
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             port = self.servers[0].sockets[0].getsockname()[1]
             logger.info("clip_app %s is at http://%s:%d", __version__, host, port)
+            self._page = asyncio.create_task(self._application.page.run())
+            self._application.loader.start()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self._page is not None:
+            await self._page

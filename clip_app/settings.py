@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = [
@@ -42,9 +43,9 @@ class Settings(BaseSettings):
         "bundled", description="What serves where the model cannot be had: 'bundled' or 'none'."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="'auto', 'cpu' or 'cuda'.")
-    engine: Literal["auto", "torch"] = Field("auto", description="'auto' or 'torch'.")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="'auto' (float32), 'float32' or 'bfloat16'."
+    engine: Literal["auto", "torch", "openvino"] = Field("auto", description="'auto', 'torch' or 'openvino'.")
+    precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
+        "auto", description="'auto' (bfloat16 where the CPU has it), 'float32', 'bfloat16' or 'int8'."
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="Threads of the encoders; 'auto' takes the cgroup's CPU quota."
@@ -67,11 +68,31 @@ class Settings(BaseSettings):
     pins: Path | None = Field(None, description="A file of pinned hashes, from prefetch --write-pins.")
     max_upload_mb: float = Field(20, gt=0, le=1024, description="The most megabytes one picture may have.")
     max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000, description="The most pixels one picture may have.")
+    decode: Literal["fast", "exact"] = Field(
+        "fast", description="'fast' decodes large JPEGs at a smaller scale; 'exact' every picture in full."
+    )
     queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
     max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")
     labels_dir: Path | None = Field(None, description="A folder of your own label groups.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="'text' or 'json'.")
+
+    @field_validator("engine")
+    @classmethod
+    def _installed_engine(cls, value: str, info: ValidationInfo) -> str:
+        if value == "openvino" and info.data.get("device") == "cuda":
+            raise ValueError("OpenVINO runs on the CPU here; choose CLIP_APP_DEVICE=cpu or CLIP_APP_ENGINE=torch")
+        if value == "openvino" and find_spec("openvino") is None:
+            raise ValueError("OpenVINO is not installed; pip install 'clip-app[openvino]'")
+        return value
+
+    @field_validator("precision")
+    @classmethod
+    def _int8_needs_openvino(cls, value: str, info: ValidationInfo) -> str:
+        torch_runs = info.data.get("engine") == "torch" or info.data.get("device") == "cuda"
+        if value == "int8" and (torch_runs or find_spec("openvino") is None):
+            raise ValueError("int8 needs OpenVINO on the CPU; pip install 'clip-app[openvino]', CLIP_APP_ENGINE=auto")
+        return value
 
     @field_validator("auth")
     @classmethod

@@ -19,8 +19,8 @@ import httpx
 import pytest
 
 from clip_app.bank import LabelBank
-from clip_app.loading import bundled_folder
 from clip_app.model import Model, load_model
+from clip_app.source import bundled_folder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 

@@ -10,9 +10,9 @@ import numpy as np
 from clip_app.bank import LabelBank
 from clip_app.images import decode
 from clip_app.labels import load_groups
-from clip_app.loading import bundled_folder
 from clip_app.model import Model
 from clip_app.scoring import Scores, score
+from clip_app.source import bundled_folder
 
 
 def kinds(model: Model, bank: LabelBank, pixels: np.ndarray) -> tuple[list[str], Scores]:
@@ -30,7 +30,7 @@ def test_it_is_small_and_holds_no_pickle() -> None:
 
 
 def test_it_knows_what_it_was_trained_on(bundled: Model, bank: LabelBank, photographs: dict[str, Path]) -> None:
-    image = decode(photographs["coffee"].read_bytes(), max_bytes=10**7, max_pixels=10**7)
+    image = decode(photographs["coffee"].read_bytes(), max_bytes=10**7, max_pixels=10**7).image
     names, scores = kinds(bundled, bank, bundled.preprocessing(image))
     assert names[0] == "cup of coffee"
     assert scores.confidence.max() > 0.5

@@ -15,7 +15,7 @@ import pytest
 from conftest import free_port, served
 from fake_hub import REVISION, FakeHub
 
-from clip_app.loading import bundled_folder
+from clip_app.source import bundled_folder
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from clip_app.images import decode, display_name
 
 
 def read(data: bytes, max_bytes: int = 20_000_000, max_pixels: int = 100_000_000) -> Image.Image:
-    return decode(data, max_bytes=max_bytes, max_pixels=max_pixels)
+    return decode(data, max_bytes=max_bytes, max_pixels=max_pixels).image
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:

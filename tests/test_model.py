@@ -22,8 +22,8 @@ from transformers import (
 )
 
 from clip_app.images import decode
-from clip_app.loading import bundled_folder
 from clip_app.model import CheckpointError, Model, load_model
+from clip_app.source import bundled_folder
 
 LABELS = ["cat", "cup of coffee", "a rocket on its launch pad at night", "dog", "flower", "an astronaut, smiling"]
 PROMPTS = [f"a photo of a {label}." for label in LABELS]
@@ -34,7 +34,7 @@ def open_checkpoint(folder: Path, **options: object) -> Model:
 
 
 def our_logits(model: Model, photographs: dict[str, Path]) -> np.ndarray:
-    images = [decode(p.read_bytes(), max_bytes=10**8, max_pixels=10**8) for p in photographs.values()]
+    images = [decode(p.read_bytes(), max_bytes=10**8, max_pixels=10**8).image for p in photographs.values()]
     pixels = np.stack([model.preprocessing(image) for image in images])
     return model.logit_scale * model.encode_images(pixels) @ model.encode_texts(PROMPTS).T
 

@@ -24,7 +24,7 @@ from conftest import free_port
 from fake_hub import REVISION, Authority, FakeHub, Fault, digest
 
 from clip_app.cache import RepoCache, hash_file
-from clip_app.loading import bundled_folder
+from clip_app.source import bundled_folder
 
 TABLE: dict[str, tuple[int, str]] = {}
 DOCS = Path(__file__).parent.parent / "docs" / "tls-and-cache.md"

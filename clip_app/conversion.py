@@ -1,0 +1,229 @@
+"""A checkpoint to OpenVINO's format: made once, in a process of its own, and kept beside the snapshot.
+
+The converting process imports torch and takes a few gigabytes for some seconds; the
+serving process only ever maps the result. A marker written last says complete.
+
+    python -m clip_app.conversion CHECKPOINT TARGET VARIANT [PHOTOGRAPHS]
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from clip_app.cache import hash_file, write_atomically
+from clip_app.checkpoint import CheckpointError, check_folder, read_preprocessing
+from clip_app.pins import Pin, Pins
+
+if TYPE_CHECKING:
+    from clip_app.engine import Precision
+    from clip_app.torch_engine import TorchEngine
+
+__all__ = ["Agreement", "ConversionStore", "Converted", "Variant", "variant_of"]
+
+logger = logging.getLogger("clip_app")
+
+Variant = Literal["float", "int8"]
+
+FORMAT = 1
+MARKER = "converted.json"
+IMAGE, TEXT, TOKENIZER = "image.xml", "text.xml", "tokenizer.json"
+# A checkpoint may hold 16-bit weights, which are converted to 32 bits.
+LARGEST_GROWTH = 2
+
+
+def variant_of(precision: Precision) -> Variant:
+    """One conversion serves float32 and bfloat16; int8 has one of its own."""
+    return "int8" if precision == "int8" else "float"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How close int8 image embeddings are to float32's: cosines over so many photographs."""
+
+    photographs: int
+    mean_cosine: float
+    least_cosine: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted:
+    """A complete conversion in a folder."""
+
+    folder: Path
+    variant: Variant
+    logit_scale: float
+    context: int
+    padding_id: int
+    fill_context: bool
+    agreement: Agreement | None
+    files: Pins
+
+    @classmethod
+    def read(cls, folder: Path) -> Converted | None:
+        """Return what the marker says; None if there is none, or not all files are there."""
+        try:
+            marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+            if marker.pop("format") != FORMAT:
+                return None
+            files = {name: Pin(**pin) for name, pin in marker.pop("files").items()}
+            agreement = Agreement(**found) if (found := marker.pop("agreement")) else None
+            converted = cls(folder=folder, files=files, agreement=agreement, **marker)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        complete = all(_size(folder / name) == pin.size for name, pin in files.items())
+        return converted if complete else None
+
+    def write_marker(self) -> None:
+        """Say that the folder is complete."""
+        content = asdict(self) | {"format": FORMAT}
+        del content["folder"]
+        write_atomically(self.folder / MARKER, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+@dataclass(frozen=True)
+class ConversionStore:
+    """Conversions of one checkpoint, a folder each."""
+
+    folder: Path
+
+    def find(self, variant: Variant) -> Converted | None:
+        """Return a complete conversion; writes nothing."""
+        return Converted.read(self.folder / variant)
+
+    def make(self, checkpoint: Path, variant: Variant, photographs: Path) -> Converted:
+        """Convert a checkpoint in another process, int8 calibrated on a folder of photographs.
+
+        Whoever comes second throws its own away. Callers that share a volume hold its lock.
+
+        Raises:
+            OSError: the folder cannot be written or is full.
+            CheckpointError: the checkpoint cannot be converted.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _check_space(self.folder, checkpoint)
+        for left in self.folder.glob(f".{variant}.*"):  # of a conversion that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        target = self.folder / f".{variant}.{uuid.uuid4().hex}"
+        target.mkdir()
+        try:
+            _convert_elsewhere(checkpoint, target, variant, photographs)
+            final = self.folder / variant
+            if Converted.read(final) is None:
+                shutil.rmtree(final, ignore_errors=True)
+                target.rename(final)
+        finally:
+            shutil.rmtree(target, ignore_errors=True)
+        if (converted := self.find(variant)) is None:
+            raise CheckpointError("The converted model is not complete. Run clip-app prefetch again.")
+        return converted
+
+
+def _check_space(folder: Path, checkpoint: Path) -> None:
+    needed = LARGEST_GROWTH * sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
+    if shutil.disk_usage(folder).free < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _convert_elsewhere(checkpoint: Path, target: Path, variant: Variant, photographs: Path) -> None:
+    command = [sys.executable, "-m", __name__, str(checkpoint), str(target), variant, str(photographs)]
+    # The child ends itself when this pipe closes, so that it never outlives a server that was stopped.
+    with subprocess.Popen(  # noqa: S603
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stderr is not None  # noqa: S101
+        said = child.stderr.read()
+    if child.returncode != 0:
+        logger.error("converting the model failed: %s", said[-2000:])
+        raise CheckpointError("The checkpoint cannot be converted for OpenVINO. Set CLIP_APP_ENGINE=torch.")
+
+
+# What runs in the other process.
+
+
+def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) -> None:
+    """Convert ``checkpoint`` into the empty folder ``target``."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # Without it, OpenVINO's tools report nothing over the network.
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    from clip_app.torch_engine import open_checkpoint
+
+    check_folder(checkpoint)
+    preprocessing = read_preprocessing(checkpoint)
+    engine, tokenizer = open_checkpoint(checkpoint)
+    _save_encoders(engine, target, tokenizer.context, fill_context=tokenizer.fill_context, pixels=preprocessing.shape)
+    tokenizer.save(target / TOKENIZER)
+    agreement = None
+    if variant == "int8":
+        from clip_app.quantization import quantize
+
+        agreement = quantize(target / IMAGE, preprocessing, photographs)
+    names = [path.name for path in target.iterdir()]
+    Converted(
+        folder=target,
+        variant=variant,
+        logit_scale=engine.logit_scale,
+        context=tokenizer.context,
+        padding_id=tokenizer.padding_id,
+        fill_context=tokenizer.fill_context,
+        agreement=agreement,
+        files={name: hash_file(target / name) for name in sorted(names)},
+    ).write_marker()
+
+
+def _save_encoders(
+    engine: TorchEngine, target: Path, context: int, *, fill_context: bool, pixels: tuple[int, int, int]
+) -> None:
+    """Trace both encoders with any number of rows, texts of any length where the checkpoint takes them."""
+    import openvino
+    import torch
+    from torch.nn import functional as F
+
+    class Encoder(torch.nn.Module):
+        def __init__(self, features: str) -> None:
+            super().__init__()
+            self.network = engine.network
+            self.features = features
+
+        def forward(self, batch: torch.Tensor) -> torch.Tensor:
+            return F.normalize(getattr(self.network, self.features)(batch).pooler_output, dim=-1)
+
+    length = context if fill_context else min(8, context)
+    examples = {
+        IMAGE: (Encoder("get_image_features"), torch.zeros(2, *pixels), [-1, *pixels]),
+        TEXT: (
+            Encoder("get_text_features"),
+            torch.ones(2, length, dtype=torch.int64),
+            [-1, length if fill_context else -1],
+        ),
+    }
+    with torch.inference_mode():
+        for name, (module, example, shape) in examples.items():
+            converted = openvino.convert_model(module, example_input=example, input=[openvino.PartialShape(shape)])
+            openvino.save_model(converted, target / name, compress_to_fp16=False)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))  # type: ignore[arg-type]

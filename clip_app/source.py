@@ -1,0 +1,128 @@
+"""Where a checkpoint comes from: the package, a folder or the Hub; and where what is made from it is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clip_app import __version__
+from clip_app.checkpoint import CheckpointError, check_folder
+from clip_app.conversion import ConversionStore, Converted, Variant
+from clip_app.settings import Settings
+
+if TYPE_CHECKING:
+    from clip_app.hub import Snapshot
+
+__all__ = ["Source", "bundled_folder", "bundled_source", "examples_folder", "find_source", "local_folder"]
+
+CONVERSION_SECONDS = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A checkpoint's folder, what it is called, and the folder of the cache for what is made from it.
+
+    ``reason`` says why it stands in for another; ``verified`` is False where it came over
+    a connection whose certificate was not verified.
+    """
+
+    folder: Path
+    name: str
+    revision: str
+    home: Path
+    bundled: bool = False
+    snapshot: Snapshot | None = None
+    verified: bool = True
+    reason: str | None = None
+
+    @property
+    def conversions(self) -> ConversionStore:
+        """What was converted from it."""
+        return ConversionStore(self.home / "openvino" / self.revision)
+
+    def convert(self, variant: Variant, photographs: Path | None = None) -> Converted:
+        """Convert it for OpenVINO, int8 calibrated on a folder of photographs; one process at a time.
+
+        Raises:
+            CheckpointError: it cannot be converted.
+            HubError: the cache cannot be written, is full, or somebody else holds its lock.
+        """
+        from clip_app.hub import explain
+
+        photographs = photographs or examples_folder()
+        try:
+            if self.snapshot is None:
+                return self.conversions.make(self.folder, variant, photographs)
+            cache = self.snapshot.cache
+            with cache.lock(time.monotonic() + CONVERSION_SECONDS):
+                converted = self.conversions.find(variant) or self.conversions.make(self.folder, variant, photographs)
+                cache.share()
+            return converted
+        except OSError as error:
+            raise explain(error, self.name, self.revision) from error
+
+
+def local_folder(model: str) -> Path | None:
+    """Return the folder that MODEL names, None where it is the id of a repository on the Hub."""
+    folder = Path(model).expanduser()
+    return folder if folder.is_dir() or model.startswith(("/", ".", "~")) or model.count("/") > 1 else None
+
+
+def bundled_folder() -> Path:
+    """The checkpoint inside the package."""
+    return Path(__file__).parent / "bundled"
+
+
+def examples_folder() -> Path:
+    """The photographs inside the package."""
+    return Path(__file__).parent / "examples"
+
+
+def bundled_source(reason: str | None = None) -> Source:
+    """The checkpoint inside the package; ``reason`` says why it serves instead of another."""
+    folder = bundled_folder()
+    return Source(folder=folder, name="bundled", revision=__version__, home=_home(folder), bundled=True, reason=reason)
+
+
+def find_source(settings: Settings, progress: Callable[[float], None] = lambda share: None) -> Source:
+    """Find the checkpoint that MODEL names, fetching it from the Hub where it must be.
+
+    Raises:
+        CheckpointError: the folder does not exist.
+        HubError: the model is not in the cache and could not be put there.
+    """
+    if settings.model == "bundled":
+        return bundled_source()
+    if (folder := local_folder(settings.model)) is not None:
+        if not folder.is_dir():
+            raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
+        folder = folder.resolve()
+        check_folder(folder)
+        return Source(folder=folder, name=folder.name, revision="local", home=_home(folder))
+    from clip_app.hub import Hub
+
+    hub = Hub(settings)
+    snapshot = hub.fetch(settings.model, settings.revision, progress)
+    return Source(
+        folder=snapshot.folder,
+        name=settings.model,
+        revision=snapshot.revision,
+        home=snapshot.cache.own,
+        snapshot=snapshot,
+        verified=hub.verified,
+    )
+
+
+def _home(folder: Path) -> Path:
+    """The folder of the cache for a checkpoint that does not lie in it: another one once its files change."""
+    from clip_app.cache import cache_root
+
+    digest = hashlib.sha256(str(folder).encode())
+    for path in sorted(folder.iterdir()):
+        info = path.stat()
+        digest.update(f"{path.name} {info.st_size} {info.st_mtime_ns}".encode())
+    return cache_root() / "clip_app" / f"{folder.name}-{digest.hexdigest()[:16]}"
