@@ -34,9 +34,9 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[heic]'
+	$(BIN)/python -m pip install --quiet --editable '.[heic,openvino]'
 	@touch $@
 
 $(VENV)/.developed: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[heic]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[heic,openvino]' --group dev
 	@touch $@ $(VENV)/.installed

@@ -10,6 +10,8 @@ os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 # Its warnings about single tries; what they come to is said by this app.
 os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+# Read when numpy is first imported: its products are small, and the encoder has all processors.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 __all__ = ["__version__"]
 

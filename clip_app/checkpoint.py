@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from clip_app.preprocessing import Preprocessing
+from clip_app.errors import CheckpointError
 
-__all__ = ["FAMILIES", "CheckpointError", "check_folder", "read_preprocessing"]
+if TYPE_CHECKING:
+    from clip_app.preprocessing import Preprocessing
+
+__all__ = ["FAMILIES", "check_folder", "read_preprocessing"]
 
 FAMILIES = ("clip", "siglip")
-
-
-class CheckpointError(ValueError):
-    """The folder holds no checkpoint that can be served; the message says what is missing."""
 
 
 def check_folder(folder: Path) -> None:
@@ -41,6 +41,8 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         CheckpointError: preprocessor_config.json cannot be read.
     """
+    from clip_app.preprocessing import Preprocessing
+
     try:
         return Preprocessing.from_config(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:

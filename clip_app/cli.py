@@ -164,20 +164,32 @@ def prefetch(
     ] = None,
     deadline: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 900,
     labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Embed the labels too.")] = True,
+    convert: Annotated[
+        bool, typer.Option("--convert/--no-convert", help="Convert for OpenVINO, where it serves.")
+    ] = True,
+    photographs: Annotated[
+        Path | None,
+        typer.Option(help="A folder of photographs to calibrate int8 on.", exists=True, file_okay=False),
+    ] = None,
 ) -> None:
-    """Put the model and its label embeddings into the cache, verified, and exit."""
+    """Put the model, converted, and its label embeddings into the cache, verified, and exit."""
+    from clip_app.errors import CheckpointError
     from clip_app.hub import HubError
 
     configure_logging(settings, "warning")
-    if settings.model == "bundled" or local_folder(settings.model) is not None:
-        errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
-        return
     try:
-        _prefetch(settings, write_pins, deadline)
+        if settings.model == "bundled" or local_folder(settings.model) is not None:
+            errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
+        else:
+            _prefetch(settings, write_pins, deadline)
+        if convert:
+            _convert(settings, photographs)
         if labels:
             _embed_labels(settings)
     except HubError as error:
         fail(str(error), error.exit_code)
+    except CheckpointError as error:
+        fail(str(error), SOME_FAILED)
     except LabelFileError as error:
         fail(str(error), USAGE)
 
@@ -198,6 +210,27 @@ def _prefetch(settings: Settings, write_pins: Path | None, deadline: float) -> N
     if write_pins is not None:
         pins.write_pins(write_pins, settings.model, snapshot.revision, snapshot.files)
         typer.echo(f"pins written to {write_pins}")
+
+
+def _convert(settings: Settings, photographs: Path | None) -> None:
+    from clip_app.conversion import describe_conversion, variant_of
+    from clip_app.engine import choose_engine
+    from clip_app.errors import CheckpointError
+    from clip_app.source import find_source
+
+    choice = choose_engine(settings)
+    if choice.engine != "openvino":
+        return
+    source, variant = find_source(settings), variant_of(choice.precision)
+    with errors.status("Converting the model ...") if errors.is_terminal else nullcontext():
+        try:
+            converted = source.conversions.find(variant) or source.convert(variant, photographs)
+        except CheckpointError as error:
+            if settings.engine == "openvino" or variant == "int8":
+                raise
+            errors.print(f"warning: torch will serve. {error}", style="yellow", markup=False)
+            return
+    typer.echo(f"converted for OpenVINO: {describe_conversion(converted)}")
 
 
 def _embed_labels(settings: Settings) -> None:

@@ -22,14 +22,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clip_app.cache import hash_file, write_atomically
-from clip_app.checkpoint import CheckpointError, check_folder, read_preprocessing
+from clip_app.checkpoint import check_folder, read_preprocessing
+from clip_app.errors import CheckpointError
 from clip_app.pins import Pin, Pins
 
 if TYPE_CHECKING:
     from clip_app.engine import Precision
     from clip_app.torch_engine import TorchEngine
 
-__all__ = ["Agreement", "ConversionStore", "Converted", "Variant", "variant_of"]
+__all__ = ["Agreement", "ConversionStore", "Converted", "Variant", "describe_conversion", "variant_of"]
 
 logger = logging.getLogger("clip_app")
 
@@ -49,7 +50,7 @@ def variant_of(precision: Precision) -> Variant:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How close int8 image embeddings are to float32's: cosines over so many photographs."""
+    """How close int8 image embeddings are to float32's: cosines over photographs it was not calibrated on."""
 
     photographs: int
     mean_cosine: float
@@ -89,6 +90,18 @@ class Converted:
         content = asdict(self) | {"format": FORMAT}
         del content["folder"]
         write_atomically(self.folder / MARKER, (json.dumps(content, indent=2) + "\n").encode())
+
+
+def describe_conversion(converted: Converted) -> str:
+    """Say in a few words what a conversion is, and how well int8 agrees with float32."""
+    size = sum(pin.size for pin in converted.files.values())
+    words = f"{converted.variant}, {size / 1e6:.1f} MB"
+    if (found := converted.agreement) is not None:
+        words += (
+            f", cosine to float32 {found.mean_cosine:.4f} on average and {found.least_cosine:.4f} at least "
+            f"over photographs it was not calibrated on ({found.photographs})"
+        )
+    return words
 
 
 def _size(path: Path) -> int:

@@ -8,15 +8,20 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Literal
 
 from pydantic import BaseModel
 
 from clip_app.cache import NO_LOCKS, cache_root, hash_file
+from clip_app.conversion import describe_conversion, variant_of
+from clip_app.engine import Choice, choose_engine
+from clip_app.errors import CheckpointError
 from clip_app.hub import EXIT_CODES, Hub, HubError, Reason
-from clip_app.machine import available_cpus
+from clip_app.machine import available_cpus, has_bfloat16
 from clip_app.settings import Settings, insecure_variables, unknown_variables
-from clip_app.source import local_folder
+from clip_app.source import local_folder, present_source
 from clip_app.tls import TLSConfigError, sources
 
 __all__ = ["Finding", "examine", "exit_code"]
@@ -163,15 +168,16 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    import torch
-
-    device = "cuda" if settings.device != "cpu" and torch.cuda.is_available() else "cpu"
-    if settings.device == "cuda" and device == "cpu":
-        yield Finding(
-            name="engine", level="bad", text="CLIP_APP_DEVICE=cuda, but torch sees none", fix="Set cpu or auto."
-        )
-    precision = "bfloat16" if settings.precision == "bfloat16" else "float32"
-    yield Finding(name="engine", level="ok", text=f"torch {torch.__version__} on {device}, {precision}")
+    choice = choose_engine(settings)
+    if choice.engine == "torch":
+        yield from _torch(choice)
+    else:
+        text = f"openvino {version('openvino')} on cpu, {choice.precision}"
+        yield Finding(name="engine", level="ok", text=text)
+        yield from _conversion(settings, choice)
+    if choice.device == "cpu" and not has_bfloat16() and choice.precision == "bfloat16":
+        text = "bfloat16 on a CPU that has none of it"
+        yield Finding(name="engine", level="warn", text=text, fix="Set CLIP_APP_PRECISION=auto.")
     allowed = available_cpus()
     threads = allowed if settings.threads == "auto" else settings.threads
     text = f"{threads} for {allowed} CPUs that the cgroup allows, of {os.cpu_count()}"
@@ -179,3 +185,38 @@ def _engine(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="threads", level="warn", text=text, fix="Set CLIP_APP_THREADS=auto.")
     else:
         yield Finding(name="threads", level="ok", text=text)
+
+
+def _torch(choice: Choice) -> Iterator[Finding]:
+    import torch
+
+    if choice.device == "cuda" and not torch.cuda.is_available():
+        text = "CLIP_APP_DEVICE=cuda, but torch sees none"
+        yield Finding(name="engine", level="bad", text=text, fix="Set cpu or auto.")
+    yield Finding(name="engine", level="ok", text=f"torch {torch.__version__} on {choice.device}, {choice.precision}")
+    if choice.device == "cpu" and find_spec("openvino") is None:
+        fix = "pip install 'clip-app[openvino]'."
+        yield Finding(name="engine", level="warn", text="OpenVINO, several times faster, is not installed", fix=fix)
+
+
+def _conversion(settings: Settings, choice: Choice) -> Iterator[Finding]:
+    variant = variant_of(choice.precision)
+    try:
+        source = present_source(settings)
+    except CheckpointError as error:
+        yield Finding(name="model", level="bad", text=str(error), reason="not_found")
+        return
+    if source is None:
+        return
+    converted = source.conversions.find(variant)
+    if converted is None:
+        fix = "Run clip-app prefetch."
+        yield Finding(name="engine", level="warn", text="the model is not converted yet: a start does it", fix=fix)
+        return
+    wrong = [name for name, pin in converted.files.items() if hash_file(converted.folder / name) != pin]
+    if wrong:
+        text = f"{', '.join(wrong)} of the converted model: not the bytes that were written"
+        fix = f"Remove the folder {converted.folder}, then run clip-app prefetch."
+        yield Finding(name="engine", level="bad", text=text, fix=fix, reason="integrity")
+    else:
+        yield Finding(name="engine", level="ok", text=f"converted: {describe_conversion(converted)}, hashed again")

@@ -1,4 +1,4 @@
-"""What can go wrong with one picture, and what the person who sent it should do."""
+"""What can go wrong with a picture or a checkpoint, and what whoever brought it should do."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ __all__ = [
     "AppError",
     "BadOption",
     "Busy",
+    "CheckpointError",
     "EncodingFailed",
     "ImageTooLarge",
     "NotReady",
@@ -66,3 +67,7 @@ class EncodingFailed(AppError):
     """The image encoder failed on this picture."""
 
     code, status, outcome = "encoding_failed", 500, "error"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be served; the message says what is missing, never a server path."""

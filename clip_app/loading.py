@@ -10,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clip_app.checkpoint import CheckpointError
 from clip_app.conversion import Converted, variant_of
-from clip_app.engine import Choice, choose_engine
-from clip_app.errors import NotReady
+from clip_app.errors import CheckpointError, NotReady
 from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, load_groups, preset_folder
 from clip_app.machine import available_cpus
 from clip_app.settings import Settings
@@ -23,6 +21,7 @@ from clip_app.telemetry import MODEL_LOAD_SECONDS, MODEL_READY, set_model_info
 if TYPE_CHECKING:  # loading imports these in its own time, in the background
     from clip_app.bank import LabelBank, LabelStore
     from clip_app.batching import MicroBatcher
+    from clip_app.engine import Choice
     from clip_app.model import Model
 
 __all__ = ["LoadStatus", "Loader", "Serving"]
@@ -141,6 +140,7 @@ class Loader:
 
     def _serve(self, source: Source) -> tuple[Source, Serving]:
         from clip_app.bank import LabelStore
+        from clip_app.engine import choose_engine
         from clip_app.model import load_model
 
         settings = self._settings

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clip_app.checkpoint import CheckpointError, check_folder, read_preprocessing
+from clip_app.checkpoint import check_folder, read_preprocessing
 from clip_app.engine import Embeddings, Engine, Precision
 from clip_app.preprocessing import Pixels, Preprocessing
 from clip_app.results import ModelInfo
@@ -21,7 +21,7 @@ from clip_app.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from clip_app.conversion import Converted
 
-__all__ = ["CheckpointError", "Model", "load_model"]
+__all__ = ["Model", "load_model"]
 
 TEXT_BATCH = 64
 

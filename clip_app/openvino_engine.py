@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 import openvino
 
-from clip_app.checkpoint import CheckpointError
 from clip_app.conversion import IMAGE, TEXT, TOKENIZER, Converted
 from clip_app.engine import Embeddings, Precision
+from clip_app.errors import CheckpointError
 from clip_app.machine import release_mapped
 from clip_app.preprocessing import Pixels
 from clip_app.tokenizer import Tokenizer, Tokens

@@ -25,7 +25,7 @@ from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
 from clip_app.guard import BasicAuth, Guard
 from clip_app.loading import Loader
-from clip_app.machine import available_cpus
+from clip_app.machine import available_cpus, limit_allocator
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
 
@@ -141,6 +141,7 @@ def _parent(lifespan: object) -> FastAPI:
 
 def serve(settings: Settings) -> None:
     """Serve until a signal comes, then answer what was accepted and stop."""
+    limit_allocator()
     uploads = Path(tempfile.mkdtemp(prefix="clip_app-"))
     os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read by Gradio; only files below it are ever opened
     try:

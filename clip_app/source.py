@@ -10,14 +10,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clip_app import __version__
-from clip_app.checkpoint import CheckpointError, check_folder
+from clip_app.checkpoint import check_folder
 from clip_app.conversion import ConversionStore, Converted, Variant
+from clip_app.errors import CheckpointError
 from clip_app.settings import Settings
 
 if TYPE_CHECKING:
     from clip_app.hub import Snapshot
 
-__all__ = ["Source", "bundled_folder", "bundled_source", "examples_folder", "find_source", "local_folder"]
+__all__ = [
+    "Source",
+    "bundled_folder",
+    "bundled_source",
+    "examples_folder",
+    "find_source",
+    "local_folder",
+    "present_source",
+]
 
 CONVERSION_SECONDS = 600.0
 
@@ -63,7 +72,12 @@ class Source:
                 cache.share()
             return converted
         except OSError as error:
-            raise explain(error, self.name, self.revision) from error
+            failure = explain(error, self.name, self.revision)
+            if failure.reason == "network":  # what it says of an error it does not know
+                reason = error.strerror or type(error).__name__
+                text = f"The converted model cannot be kept: {reason}. Check the folder of HF_HOME."
+                raise CheckpointError(text) from error
+            raise failure from error
 
 
 def local_folder(model: str) -> Path | None:
@@ -92,8 +106,23 @@ def find_source(settings: Settings, progress: Callable[[float], None] = lambda s
     """Find the checkpoint that MODEL names, fetching it from the Hub where it must be.
 
     Raises:
-        CheckpointError: the folder does not exist.
+        CheckpointError: the folder does not exist, or holds no checkpoint.
         HubError: the model is not in the cache and could not be put there.
+    """
+    if (source := present_source(settings)) is not None:
+        return source
+    from clip_app.hub import Hub
+
+    hub = Hub(settings)
+    snapshot = hub.fetch(settings.model, settings.revision, progress)
+    return _hub_source(settings.model, snapshot, verified=hub.verified)
+
+
+def present_source(settings: Settings) -> Source | None:
+    """Find the checkpoint where it is complete on this machine; makes no request.
+
+    Raises:
+        CheckpointError: the folder does not exist, or holds no checkpoint.
     """
     if settings.model == "bundled":
         return bundled_source()
@@ -105,15 +134,18 @@ def find_source(settings: Settings, progress: Callable[[float], None] = lambda s
         return Source(folder=folder, name=folder.name, revision="local", home=_home(folder))
     from clip_app.hub import Hub
 
-    hub = Hub(settings)
-    snapshot = hub.fetch(settings.model, settings.revision, progress)
+    snapshot = Hub(settings).cached(settings.model, settings.revision)
+    return _hub_source(settings.model, snapshot) if snapshot is not None else None
+
+
+def _hub_source(name: str, snapshot: Snapshot, *, verified: bool = True) -> Source:
     return Source(
         folder=snapshot.folder,
-        name=settings.model,
+        name=name,
         revision=snapshot.revision,
         home=snapshot.cache.own,
         snapshot=snapshot,
-        verified=hub.verified,
+        verified=verified,
     )
 
 

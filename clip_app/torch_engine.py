@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from clip_app.checkpoint import CheckpointError
 from clip_app.engine import Embeddings
+from clip_app.errors import CheckpointError
 from clip_app.preprocessing import Pixels
 from clip_app.tokenizer import Tokenizer, Tokens
 

@@ -23,6 +23,10 @@ from clip_app.model import Model, load_model
 from clip_app.source import bundled_folder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# One cache for a run: what is converted once serves all its processes, and nothing of this machine's is touched.
+CACHE = os.environ.setdefault("CLIP_APP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
+os.environ["HF_HOME"] = CACHE
+os.environ.pop("HF_HUB_CACHE", None)
 
 SKIP_NOTHING = "CLIP_APP_TESTS_SKIP_NOTHING"
 READY_SECONDS = 60
@@ -30,7 +34,9 @@ READY_SECONDS = 60
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything is installed, a skipped test is a failure."""
+    """Where everything is installed, a skipped test is a failure; and nothing is left behind."""
+    if not hasattr(session.config, "workerinput"):
+        shutil.rmtree(CACHE, ignore_errors=True)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get(SKIP_NOTHING) and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
+
 import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from clip_app.bank import LabelBank
+from clip_app.bank import LabelBank, LabelStore
 from clip_app.labels import LabelGroup, own_group
 from clip_app.model import Model
 
@@ -64,3 +67,33 @@ def test_the_bank_stays_bounded_and_right(bundled: Model) -> None:
 
 def test_more_labels_than_the_capacity_still_get_an_answer(bundled: Model) -> None:
     assert LabelBank(bundled, capacity=2).group(GROUP)[0].shape[0] == pytest.approx(70)
+
+
+def test_a_stored_label_is_never_computed_again_not_even_in_another_group(bundled: Model, tmp_path: Path) -> None:
+    store = LabelStore(tmp_path / "labels.safetensors")
+    first = LabelBank(bundled, store=store).keep(GROUP)
+    misses = count("miss")
+    again = LabelBank(bundled, store=store).keep(GROUP)
+    assert count("miss") == misses
+    np.testing.assert_array_equal(again[0], first[0])
+    grown = dataclasses.replace(GROUP, name="more", labels=("a new pet", *GROUP.labels[:5]))
+    grown_labels, _ = LabelBank(bundled, store=store).keep(grown)
+    assert count("miss") == misses + 1
+    np.testing.assert_array_equal(grown_labels[1:], first[0][:5])
+
+
+def test_a_damaged_store_is_computed_anew(bundled: Model, tmp_path: Path) -> None:
+    path = tmp_path / "labels.safetensors"
+    expected = LabelBank(bundled, store=LabelStore(path)).keep(GROUP)[0]
+    path.write_bytes(path.read_bytes()[:100])
+    np.testing.assert_allclose(LabelBank(bundled, store=LabelStore(path)).keep(GROUP)[0], expected, atol=1e-5)
+    assert len(LabelStore(path).read()) == 72
+
+
+def test_labels_asked_for_again_are_found_as_a_whole_and_stay_bounded(bundled: Model) -> None:
+    bank = LabelBank(bundled, capacity=10)
+    group = own_group(["one", "two"])
+    assert bank.group(group)[0] is bank.group(own_group(["one", "two"]))[0]
+    for i in range(20):
+        bank.group(own_group([f"label {i}", f"other {i}"]))
+    assert sum(len(kept.labels) for kept in bank._latest) <= 10

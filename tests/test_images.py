@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 
 from clip_app.errors import ImageTooLarge, UndecodableImage
 from clip_app.images import decode, display_name
+from clip_app.model import Model
 
 
 def read(data: bytes, max_bytes: int = 20_000_000, max_pixels: int = 100_000_000) -> Image.Image:
@@ -155,3 +156,30 @@ def test_damaged_files_are_undecodable_or_decoded_never_worse(photo: Image.Image
 )
 def test_only_the_last_part_of_a_name_is_shown(sent: str | None, shown: str) -> None:
     assert display_name(sent) == shown
+
+
+@pytest.mark.parametrize("factor", [1, 3])
+def test_a_jpeg_decoded_at_a_smaller_scale_has_nearly_the_same_embedding(
+    bundled: Model, photographs: dict[str, Path], factor: int
+) -> None:
+    for path in photographs.values():
+        photo = Image.open(path).convert("RGB")
+        photo = photo.resize((photo.width * factor, photo.height * factor), Image.Resampling.LANCZOS)
+        data = encoded(photo, "JPEG", quality=90)
+        bounds = {"max_bytes": 10**8, "max_pixels": 10**8}
+        full, fast = decode(data, **bounds), decode(data, **bounds, target=bundled.preprocessing.target)
+        assert fast.image.width < full.image.width == photo.width, "the smaller scale was taken"
+        assert (fast.width, fast.height) == photo.size, "and the size is told as it is"
+        assert min(fast.image.size) >= 2 * bundled.preprocessing.target
+        exact = bundled.encode_images(bundled.preprocessing(full.image)[None])[0]
+        quick = bundled.encode_images(bundled.preprocessing(fast.image, exact=False)[None])[0]
+        assert float(exact @ quick) >= 0.995, path.name
+
+
+def test_a_picture_on_its_side_tells_its_upright_size_at_a_smaller_scale_too(photo: Image.Image) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    data = encoded(photo.resize((1200, 800)), "JPEG", exif=exif)
+    decoded = decode(data, max_bytes=10**8, max_pixels=10**8, target=64)
+    assert (decoded.width, decoded.height) == (800, 1200)
+    assert decoded.image.size == (200, 300)

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import mmap
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from clip_app.machine import available_cpus
+from clip_app.machine import available_cpus, has_bfloat16, release_mapped
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -28,3 +30,29 @@ def test_cgroup_v1_quota(tmp_path: Path, quota: str, expected: int) -> None:
 
 def test_without_a_cgroup_the_machine_counts(tmp_path: Path) -> None:
     assert available_cpus(tmp_path) == CPUS
+
+
+BFLOAT16 = [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("fpu avx2", False)]
+
+
+@pytest.mark.parametrize(("flags", "expected"), BFLOAT16)
+def test_bfloat16_is_read_from_the_flags_of_the_cpu(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    assert has_bfloat16(tmp_path / "cpuinfo") is expected
+    assert not has_bfloat16(tmp_path / "nothing")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc here")
+def test_a_mapped_file_gives_its_memory_back_and_still_reads_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(os.urandom(1 << 20) * 32)
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        before = bytes(mapped)
+        resident = _resident()
+        assert release_mapped(path) == 32 << 20
+        assert resident - _resident() > 24 << 20
+        assert bytes(mapped) == before
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

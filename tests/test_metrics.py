@@ -70,7 +70,7 @@ def test_the_model_and_the_process_are_described(fresh: str) -> None:
     samples = scrape(fresh)
     (info,) = [dict(labels) for (name, labels) in samples if name == "clip_app_model_info"]
     assert set(info) == {"model", "revision", "engine", "precision", "device", "bundled"}
-    assert (info["model"], info["bundled"], info["engine"]) == ("bundled", "true", "torch")
+    assert (info["model"], info["bundled"], info["engine"]) == ("bundled", "true", "openvino")
     assert value(samples, "clip_app_model_ready") == 1
     assert value(samples, "clip_app_model_load_seconds") > 0
     assert value(samples, "process_resident_memory_bytes") > 1e8

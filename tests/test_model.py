@@ -21,8 +21,9 @@ from transformers import (
     SiglipModel,
 )
 
+from clip_app.errors import CheckpointError
 from clip_app.images import decode
-from clip_app.model import CheckpointError, Model, load_model
+from clip_app.model import Model, load_model
 from clip_app.source import bundled_folder
 
 LABELS = ["cat", "cup of coffee", "a rocket on its launch pad at night", "dog", "flower", "an astronaut, smiling"]
@@ -56,10 +57,8 @@ def test_the_bundled_checkpoint_gives_the_logits_of_transformers(bundled: Model,
     assert_equal_logits(our_logits(bundled, photographs), clip_logits(bundled_folder(), photographs))
 
 
-@pytest.fixture(scope="module")
-def openai_shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vit_b_32(folder: Path) -> Path:
     """A checkpoint of ViT-B/32's shape with random weights and the bundled tokenizer."""
-    folder = tmp_path_factory.mktemp("vit-b-32")
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(bundled_folder())
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
@@ -69,11 +68,9 @@ def openai_shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_real_vit_b_32_shape_gives_the_logits_of_transformers(
-    openai_shape: Path, photographs: dict[str, Path]
-) -> None:
-    model = open_checkpoint(openai_shape)
-    assert_equal_logits(our_logits(model, photographs), clip_logits(openai_shape, photographs))
+def test_the_real_vit_b_32_shape_gives_the_logits_of_transformers(tmp_path: Path, photographs: dict[str, Path]) -> None:
+    folder = vit_b_32(tmp_path)
+    assert_equal_logits(our_logits(open_checkpoint(folder), photographs), clip_logits(folder, photographs))
 
 
 def test_bfloat16_agrees_closely_with_float32(bundled: Model, photographs: dict[str, Path]) -> None:
@@ -84,8 +81,8 @@ def test_bfloat16_agrees_closely_with_float32(bundled: Model, photographs: dict[
     assert float(half.encode_images(pixels)[0] @ bundled.encode_images(pixels)[0]) > 0.99
 
 
-@torch.inference_mode()
-def test_a_siglip_checkpoint_works_too(tmp_path: Path, photographs: dict[str, Path]) -> None:
+def tiny_siglip(folder: Path) -> Path:
+    """A SigLIP of two layers with random weights and the bundled tokenizer."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(bundled_folder())
     small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -93,19 +90,23 @@ def test_a_siglip_checkpoint_works_too(tmp_path: Path, photographs: dict[str, Pa
         text_config=small | {"vocab_size": len(tokenizer), "max_position_embeddings": 24, "pad_token_id": 1},
         vision_config=small | {"image_size": 32, "patch_size": 8},
     )
-    network = SiglipModel(config).eval()
-    network.save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    processor = SiglipImageProcessorPil(size={"height": 32, "width": 32})
-    processor.save_pretrained(tmp_path)
+    SiglipModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
 
-    model = open_checkpoint(tmp_path)
+
+@torch.inference_mode()
+def test_a_siglip_checkpoint_works_too(tmp_path: Path, photographs: dict[str, Path]) -> None:
+    folder = tiny_siglip(tmp_path)
+    network = SiglipModel.from_pretrained(folder).eval()
+    tokenizer, processor = AutoTokenizer.from_pretrained(folder), SiglipImageProcessorPil.from_pretrained(folder)
     images = [Image.open(path).convert("RGB") for path in photographs.values()]
     text = tokenizer(PROMPTS, padding="max_length", max_length=24, truncation=True, return_tensors="pt")
     theirs = network(
         input_ids=text.input_ids, pixel_values=processor(images, return_tensors="pt")["pixel_values"]
     ).logits_per_image.numpy()
-    assert_equal_logits(our_logits(model, photographs) + network.logit_bias.item(), theirs)
+    assert_equal_logits(our_logits(open_checkpoint(folder), photographs) + network.logit_bias.item(), theirs)
 
 
 def test_embeddings_are_unit_and_keep_the_order_of_texts(bundled: Model) -> None:

@@ -67,3 +67,16 @@ def test_a_wrong_password_setting_is_not_printed(monkeypatch: pytest.MonkeyPatch
 def test_a_misspelt_variable_is_found_with_the_nearest_name() -> None:
     environ = {"CLIP_APP_MODLE": "x", "CLIP_APP_PORT": "1", "HOME": "/", "CLIP_APP_ZZZZZZ": ""}
     assert unknown_variables(environ) == {"CLIP_APP_MODLE": "CLIP_APP_MODEL", "CLIP_APP_ZZZZZZ": None}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"engine": "openvino", "device": "cuda"}, "CLIP_APP_ENGINE=openvino: openVINO runs on the CPU here"),
+        ({"precision": "int8", "engine": "torch"}, "CLIP_APP_PRECISION=int8: int8 needs OpenVINO"),
+        ({"precision": "int8", "device": "cuda"}, "CLIP_APP_PRECISION=int8: int8 needs OpenVINO"),
+    ],
+)
+def test_settings_that_do_not_go_together_stop_the_start(given: dict[str, str], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        load_settings(**given)

@@ -1,0 +1,209 @@
+"""The engines agree, and serving with OpenVINO needs neither torch nor transformers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import served
+from fake_hub import REVISION, FakeHub
+from PIL import Image
+from test_model import PROMPTS, assert_equal_logits, our_logits, tiny_siglip, vit_b_32
+from transformers import AutoTokenizer
+
+from clip_app.conversion import ConversionStore, Converted
+from clip_app.engine import choose_engine
+from clip_app.errors import CheckpointError
+from clip_app.machine import has_bfloat16
+from clip_app.model import Model, load_model
+from clip_app.settings import load_settings
+from clip_app.source import bundled_folder, examples_folder
+
+pytest.importorskip("openvino")
+
+
+def convert(checkpoint: Path, home: Path, variant: str = "float") -> Converted:
+    return ConversionStore(home).make(checkpoint, variant, examples_folder())
+
+
+def open_both(folder: Path, converted: Converted, precision: str = "float32") -> tuple[Model, Model]:
+    names = {"name": "test", "revision": "test", "bundled": False}
+    return load_model(folder, **names), load_model(folder, **names, precision=precision, converted=converted)
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory: pytest.TempPathFactory) -> Converted:
+    return convert(bundled_folder(), tmp_path_factory.mktemp("converted"))
+
+
+def test_openvino_gives_the_logits_of_torch(converted: Converted, photographs: dict[str, Path]) -> None:
+    reference, model = open_both(bundled_folder(), converted)
+    assert (model.info.engine, model.info.precision) == ("openvino", "float32")
+    assert_equal_logits(our_logits(model, photographs), our_logits(reference, photographs))
+
+
+def test_openvino_gives_the_logits_of_torch_in_the_shape_of_vit_b_32(
+    tmp_path: Path, photographs: dict[str, Path]
+) -> None:
+    folder = vit_b_32(tmp_path / "checkpoint")
+    reference, model = open_both(folder, convert(folder, tmp_path / "converted"))
+    assert_equal_logits(our_logits(model, photographs), our_logits(reference, photographs))
+    shutil.rmtree(tmp_path)  # over a gigabyte
+
+
+def test_openvino_gives_the_logits_of_torch_for_a_siglip(tmp_path: Path, photographs: dict[str, Path]) -> None:
+    folder = tiny_siglip(tmp_path / "checkpoint")
+    reference, model = open_both(folder, convert(folder, tmp_path / "converted"))
+    assert_equal_logits(our_logits(model, photographs), our_logits(reference, photographs))
+
+
+def test_texts_of_every_length_agree(converted: Converted) -> None:
+    reference, model = open_both(bundled_folder(), converted)
+    texts = ["", "a", "a photo of a cat.", "cup of tea " * 3, "word " * 200]
+    np.testing.assert_allclose(model.encode_texts(texts), reference.encode_texts(texts), atol=1e-5)
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="this CPU does not compute in bfloat16")
+def test_bfloat16_keeps_the_best_label(converted: Converted, photographs: dict[str, Path]) -> None:
+    reference, model = open_both(bundled_folder(), converted, "bfloat16")
+    assert model.info.precision == "bfloat16"
+    ours, theirs = our_logits(model, photographs), our_logits(reference, photographs)
+    assert (ours.argmax(1) == theirs.argmax(1)).all()
+    np.testing.assert_allclose(ours, theirs, atol=0.3)
+
+
+def test_int8_says_how_well_it_agrees_and_does_so(tmp_path: Path, photographs: dict[str, Path]) -> None:
+    pytest.importorskip("nncf")
+    converted = convert(bundled_folder(), tmp_path, "int8")
+    assert converted.agreement is not None
+    assert converted.agreement.photographs == 1, "one of the four examples is held out"
+    assert 0.95 < converted.agreement.least_cosine <= converted.agreement.mean_cosine < 1
+    reference, model = open_both(bundled_folder(), converted, "int8")
+    assert model.info.precision == "int8"
+    pictures = [Image.open(path).convert("RGB") for path in photographs.values()]
+    pixels = np.stack([model.preprocessing(picture) for picture in pictures])
+    cosines = (model.encode_images(pixels) * reference.encode_images(pixels)).sum(1)
+    assert cosines.mean() > 0.98
+    assert cosines.min() > 0.9, "calibrated on three photographs only"
+    assert cosines.max() < 1 - 1e-6, "it is not float32 under another name"
+
+
+def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(tmp_path: Path) -> None:
+    store = ConversionStore(tmp_path)
+    made = store.make(bundled_folder(), "float", examples_folder())
+    (made.folder / "image.bin").write_bytes(b"short")
+    assert store.find("float") is None
+    assert store.make(bundled_folder(), "float", examples_folder()).files == made.files
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["float"], "nothing is left beside it"
+
+
+def test_a_checkpoint_that_cannot_be_converted_names_the_setting(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bundled_folder(), tmp_path / "damaged"))
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:10_000])
+    with pytest.raises(CheckpointError, match="CLIP_APP_ENGINE=torch"):
+        convert(folder, tmp_path / "converted")
+    assert list((tmp_path / "converted").iterdir()) == []
+
+
+def test_a_conversion_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "clip_app.conversion", bundled_folder(), tmp_path, "float", examples_folder()]
+    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+    assert run.returncode == 1
+    assert Converted.read(tmp_path) is None
+
+
+SERVE_ONCE = """
+import asyncio, sys
+from fastapi import FastAPI
+from clip_app.analyzer import Options
+from clip_app.server import create_app
+from clip_app.settings import load_settings
+from clip_app.source import examples_folder
+
+heavy = {"torch", "transformers", "gradio", "openvino", "pandas"}
+application = create_app(load_settings(model="bundled", engine="openvino", fallback="none"))
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+application.loader.run()
+assert application.loader.status.ready, application.loader.status
+application.page._build(FastAPI())
+serving = application.loader.serving()
+assert serving.model.info.engine == "openvino"
+serving.bank.group(Options(labels=("a cat", "a dog")).resolve(serving)[0])
+assert {"gradio", "openvino"} <= set(sys.modules)
+assert not {"torch", "transformers"} & set(sys.modules)
+print("served")
+"""
+
+
+def test_nothing_heavy_is_imported_before_the_port_listens_and_torch_never() -> None:
+    command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled"]
+    subprocess.run(command, check=True, capture_output=True)  # what is converted here is only mapped there
+    run = subprocess.run([sys.executable, "-c", SERVE_ONCE], capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, "served\n"), run.stderr
+
+
+def test_where_nothing_can_be_kept_torch_serves_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub" / "clip_app").write_text("a file stands where the folder should be")
+    photo = str(examples_folder() / "coffee.jpg")
+    command = [sys.executable, "-m", "clip_app", "analyze", photo, "--model", "bundled", "--format", "json"]
+    run = subprocess.run(command, env=os.environ | {"HF_HOME": str(tmp_path)}, capture_output=True, text=True)
+    assert (run.returncode, '"engine": "torch"' in run.stdout) == (0, True), run.stderr
+    run = subprocess.run(
+        [*command, "--engine", "openvino"], env=os.environ | {"HF_HOME": str(tmp_path)}, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert "cannot be kept" in run.stderr
+    assert str(tmp_path) not in run.stderr
+
+
+def test_the_hubs_model_is_converted_once_by_prefetch_and_then_only_mapped(tmp_path: Path) -> None:
+    with FakeHub(bundled_folder()).running() as hub:
+        env = os.environ | {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.endpoint, "HF_HUB_OFFLINE": "0"}
+        env |= {"CLIP_APP_MODEL": hub.repo, "CLIP_APP_REVISION": REVISION, "CLIP_APP_FALLBACK": "none"}
+        command = [sys.executable, "-m", "clip_app", "prefetch", "--no-labels"]
+        both = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        said = [process.communicate(timeout=120)[0] for process in both]
+        assert [process.returncode for process in both] == [0, 0]
+        assert all("converted for OpenVINO: float, " in text for text in said)
+    (folder,) = tmp_path.glob("hub/models--*/clip_app/openvino/*")
+    assert (folder.name, [path.name for path in folder.iterdir()]) == (REVISION, ["float"])
+    before = (folder / "float" / "converted.json").stat().st_mtime_ns
+    with served(env={key: env[key] for key in env if key.startswith(("CLIP_APP_", "HF_"))} | {"HF_HUB_OFFLINE": "1"}):
+        assert (folder / "float" / "converted.json").stat().st_mtime_ns == before
+    doctor = subprocess.run([*command[:3], "doctor"], env=env | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert "hashed again" in doctor.stdout
+    (folder / "float" / "text.bin").write_bytes(bytes((folder / "float" / "text.bin").stat().st_size))
+    doctor = subprocess.run([*command[:3], "doctor"], env=env | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert (doctor.returncode, "text.bin of the converted model" in doctor.stdout) == (12, True)
+
+
+def test_the_engine_is_chosen_by_what_is_there() -> None:
+    choice = choose_engine(load_settings(device="cpu"))
+    assert (choice.engine, choice.device) == ("openvino", "cpu")
+    assert choice.precision == ("bfloat16" if has_bfloat16() else "float32")
+    assert choose_engine(load_settings(device="cpu", engine="torch", precision="float32")).engine == "torch"
+    if not torch.cuda.is_available():
+        assert choose_engine(load_settings()) == choice
+
+
+def test_the_tokens_are_those_of_transformers(converted: Converted) -> None:
+    from clip_app.tokenizer import Tokenizer
+
+    ours = Tokenizer.read(
+        converted.folder / "tokenizer.json",
+        context=converted.context,
+        padding_id=converted.padding_id,
+        fill_context=converted.fill_context,
+    )
+    theirs = AutoTokenizer.from_pretrained(bundled_folder())
+    texts = [*PROMPTS, "ÄÖÜ  naïve  café", "it's 3 o'clock!", "word " * 100, ""]
+    expected = theirs(texts, padding="longest", truncation=True, max_length=converted.context, return_tensors="np")
+    np.testing.assert_array_equal(ours.pad(ours.encode(texts)), expected["input_ids"])
