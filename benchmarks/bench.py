@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 from transformers import AutoTokenizer, CLIPConfig, CLIPImageProcessorPil, CLIPModel, pipeline
 
+from clip_app.analysis import CLI, Analysis
 from clip_app.analyzer import Analyzer, Options
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus
@@ -58,7 +59,7 @@ def main() -> None:
         peer = pipeline("zero-shot-image-classification", model=folder, device="cpu")
         data, options = photo.read_bytes(), Options(labels=LABELS)
         sides: dict[str, Callable[[], object]] = {
-            "clip_app": lambda: analyzer.analyze(data, options, source="cli", endpoint="cli"),
+            "clip_app": lambda: analyzer.analyze(data, options, Analysis(CLI)),
             "transformers pipeline": lambda: peer(Image.open(photo).convert("RGB"), candidate_labels=list(LABELS)),
         }
         times: dict[str, list[float]] = {name: [] for name in sides}

@@ -7,22 +7,19 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from clip_app import images, scoring
-from clip_app.errors import AppError, BadOption, Busy, Outcome
+from clip_app.analysis import Analysis
+from clip_app.errors import BadOption, Busy
 from clip_app.labels import OWN_GROUP, LabelGroup, choose_groups, own_group
 from clip_app.loading import Loader, Serving
-from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, Timings
+from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
-from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, IN_FLIGHT, QUEUE_DEPTH, STAGE_DURATION
+from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
 
-__all__ = ["Analyzer", "Endpoint", "Options", "Source"]
-
-Source = Literal["ui", "api", "rest", "cli"]
-Endpoint = Literal["ui", "analyze", "classify", "rest", "cli"]
+__all__ = ["Analyzer", "Options"]
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
@@ -69,10 +66,8 @@ class Analyzer:
         # A decoded picture can have hundreds of megabytes: as many at once as there are cores.
         self._decoders = threading.BoundedSemaphore(decoders)
 
-    def analyze(
-        self, data: bytes, options: Options, *, name: str = "", source: Source, endpoint: Endpoint, new: bool = True
-    ) -> AnalysisResult:
-        """Say what is in a picture; ``new`` is False where it was uploaded before.
+    def analyze(self, data: bytes, options: Options, analysis: Analysis, *, name: str = "") -> AnalysisResult:
+        """Say what is in a picture, inside the analysis that counts and times it.
 
         Raises:
             UndecodableImage, ImageTooLarge: the picture cannot be used.
@@ -80,31 +75,30 @@ class Analyzer:
             NotReady, Busy: not now.
             EncodingFailed: the encoder failed.
         """
-        if new:
-            IMAGES_UPLOADED.labels(source).inc()
-        with _counted(endpoint), self._place():
+        with self._place():
             serving = self._loader.serving()
-            return self._analyze(serving, data, options.resolve(serving), options, images.display_name(name))
+            analysis.model = serving.model.info
+            return self._analyze(serving, data, options, analysis, images.display_name(name))
 
     def _analyze(
-        self, serving: Serving, data: bytes, groups: list[LabelGroup], options: Options, name: str
+        self, serving: Serving, data: bytes, options: Options, analysis: Analysis, name: str
     ) -> AnalysisResult:
-        clock = _Clock()
+        groups = options.resolve(serving)
         waited = time.perf_counter()
         with self._decoder():
             waited = time.perf_counter() - waited
-            with clock.stage("decode"):
+            with analysis.stage("decode"):
                 decoded = self._decode(data, serving.model.preprocessing.target)
-            with clock.stage("preprocess"):
+            with analysis.stage("preprocess"):
                 pixels = serving.model.preprocessing(decoded.image, exact=self._exact)
             info = ImageInfo(name=name, width=decoded.width, height=decoded.height)
             del decoded
         encoded = serving.batcher.encode(pixels)
-        clock.add("queue", waited + encoded.queue_seconds)
-        clock.add("encode", encoded.encode_seconds)
-        with clock.stage("score"):
+        analysis.add("queue", waited + encoded.queue_seconds)
+        analysis.add("encode", encoded.encode_seconds)
+        with analysis.stage("score"):
             scored = [_score(serving, encoded.embedding, group, options) for group in groups]
-        return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=clock.timings())
+        return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=analysis.timings())
 
     def _decode(self, data: bytes, target: int | None) -> images.Decoded:
         return images.decode(
@@ -150,40 +144,3 @@ def _score(serving: Serving, embedding: scoring.Vector, group: LabelGroup, optio
             for i in best
         ],
     )
-
-
-@contextmanager
-def _counted(endpoint: Endpoint) -> Iterator[None]:
-    outcome: Outcome = "error"
-    started = time.perf_counter()
-    try:
-        yield
-        outcome = "ok"
-    except AppError as error:
-        outcome = error.outcome
-        raise
-    finally:
-        ANALYSES.labels(endpoint, outcome).inc()
-        ANALYSIS_DURATION.labels(endpoint).observe(time.perf_counter() - started)
-
-
-class _Clock:
-    """Times the stages of one analysis, for the result and for the metrics."""
-
-    def __init__(self) -> None:
-        self._started = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        self.add(name, time.perf_counter() - started)
-
-    def add(self, name: str, seconds: float) -> None:
-        self._seconds[name] = seconds
-        STAGE_DURATION.labels(name).observe(seconds)
-
-    def timings(self) -> Timings:
-        total = time.perf_counter() - self._started
-        return Timings(**{name: round(1000 * s, 3) for name, s in (self._seconds | {"total": total}).items()})

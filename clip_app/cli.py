@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import inspect
 import io
@@ -329,6 +328,7 @@ def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
 def _analyze_all(
     analyzer: Analyzer, files: list[str], options: Options, most: int
 ) -> Iterator[tuple[str, AnalysisResult | str]]:
+    from clip_app.analysis import CLI, Analysis
     from clip_app.errors import AppError
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -336,25 +336,28 @@ def _analyze_all(
     with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
         for path in progress.track(files, description="Analysing"):
             try:
-                data = _read(path, most)
-                name = "standard input" if path == "-" else path
-                yield path, analyzer.analyze(data, options, name=name, source="cli", endpoint="cli")
-            except AppError as error:
+                with Analysis(CLI) as analysis:
+                    data = _read(path, most)
+                    name = "standard input" if path == "-" else path
+                    result = analyzer.analyze(data, options, analysis, name=name)
+                yield path, result
+            except AppError as error:  # the rest go on, whatever happens to one
                 yield path, error.message
-            except OSError as error:
-                yield path, error.strerror or "The file cannot be read."
-            except Exception as error:  # the rest go on, whatever happens to one
-                yield path, f"It failed with {type(error).__name__}."
 
 
 def _read(path: str, most: int) -> bytes:
     """Read a file, or standard input, and no more of it than decides that it is too large."""
+    from clip_app.errors import UndecodableImage
+
     if path == "-":
         return sys.stdin.buffer.read(most + 1)
     if not Path(path).is_file() and Path(path).exists():
-        raise OSError(errno.EINVAL, "It is not a file.")
-    with Path(path).open("rb") as file:
-        return file.read(most + 1)
+        raise UndecodableImage("It is not a file.")
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(most + 1)
+    except OSError as error:
+        raise UndecodableImage(error.strerror or "The file cannot be read.") from None
 
 
 @contextmanager

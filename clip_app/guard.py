@@ -13,7 +13,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["BasicAuth", "Guard", "error_response"]
+from clip_app.call import current_call
+
+__all__ = ["JSON_LIMIT", "BasicAuth", "Guard", "error_response", "route_path"]
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
@@ -40,8 +42,10 @@ UNTRUSTED_HEADERS = (b"x-forwarded-host", b"x-gradio-server")
 
 
 def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
-    """An error as the REST route answers it."""
-    return JSONResponse({"error": {"code": code, "message": message}}, status, headers)
+    """An error as the REST route answers it, with the id of the request that is being answered."""
+    call = current_call()
+    error = {"code": code, "message": message} | ({"request_id": call.id} if call else {})
+    return JSONResponse({"error": error}, status, headers)
 
 
 class Guard:
@@ -56,7 +60,7 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = _route_path(scope)
+        path = route_path(scope)
         if path.startswith(CLOSED):
             await error_response(404, "not_found", "There is nothing here.")(scope, receive, send)
             return
@@ -103,7 +107,7 @@ class Guard:
         await self.app(scope, _replay(content, body), send)
 
 
-def _route_path(scope: Scope) -> str:
+def route_path(scope: Scope) -> str:
     """The path without ROOT_PATH, which the server puts in front of it."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
@@ -200,7 +204,7 @@ class BasicAuth:
         self._expected = credentials.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or _route_path(scope) in self.OPEN or self._allowed(Headers(scope=scope)):
+        if scope["type"] != "http" or route_path(scope) in self.OPEN or self._allowed(Headers(scope=scope)):
             await self.app(scope, receive, send)
             return
         challenge = {"WWW-Authenticate": 'Basic realm="clip_app", charset="UTF-8"'}

@@ -44,6 +44,8 @@ EXIT_CODES: Mapping[Reason, int] = {
     "not_found": 15,
     "offline": 16,
 }
+for _reason in EXIT_CODES:  # from the start at zero, for rates
+    HUB_FAILURES.labels(_reason)
 FILES = (
     "config.json",
     "model.safetensors",

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import warnings
 from datetime import datetime, timezone
+from typing import Any
 
+from clip_app.call import current_call
 from clip_app.settings import Settings
 
-__all__ = ["configure_logging"]
+__all__ = ["JsonFormatter", "TextFormatter", "configure_logging"]
+
+PLAIN = re.compile(r"[\w.:/@+-]+")
 
 
 class JsonFormatter(logging.Formatter):
@@ -23,17 +28,40 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **_fields(record),
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
         return json.dumps(line, ensure_ascii=False)
 
 
+class TextFormatter(logging.Formatter):
+    """A line for people, with the fields behind it as name=value."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        fields = (f"{name}={_value(value)}" for name, value in _fields(record).items())
+        return " ".join((super().formatMessage(record).rstrip(), *fields))
+
+
+def _fields(record: logging.LogRecord) -> dict[str, Any]:
+    """What a line says beside its message: the request it belongs to, and its own fields."""
+    call = current_call()
+    own: dict[str, Any] = getattr(record, "fields", {})
+    return ({"request_id": call.id} if call else {}) | own
+
+
+def _value(value: Any) -> str:
+    text = str(value)
+    return text if PLAIN.fullmatch(text) else json.dumps(text)
+
+
 def configure_logging(settings: Settings, level: str) -> None:
     """Send this app's log to standard error; of the libraries' only what went wrong."""
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else text)
+    handler.setFormatter(JsonFormatter() if settings.log_format == "json" else TextFormatter())
     # The Hub client warns of a full disk with a server path, before it fails.
     warnings.filterwarnings("ignore", category=UserWarning, module="huggingface_hub")
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)

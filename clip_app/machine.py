@@ -8,8 +8,9 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["available_cpus", "has_bfloat16", "limit_allocator", "release_mapped"]
+__all__ = ["available_cpus", "cpu_limit", "has_bfloat16", "limit_allocator", "memory_limit", "release_mapped"]
 
+CGROUP = Path("/sys/fs/cgroup")
 MADV_DONTNEED = 4
 M_ARENA_MAX = -8  # of glibc's mallopt
 ARENAS = 2
@@ -39,6 +40,24 @@ def _cgroup_quota(root: Path) -> float | None:
     if quota in ("max", "-1"):
         return None
     return int(quota) / int(period)
+
+
+def cpu_limit(root: Path = CGROUP) -> float:
+    """Return the CPUs this process may use, as the quota says it: half a CPU is 0.5."""
+    quota = _cgroup_quota(root)
+    cpus = available_cpus(root)
+    return min(quota, cpus) if quota else cpus
+
+
+def memory_limit(root: Path = CGROUP) -> int:
+    """Return the bytes this process may use: the cgroup's limit (v2 or v1), or the machine's memory."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in (root / "memory.max", root / "memory" / "memory.limit_in_bytes"):
+        try:
+            return min(total, int(path.read_text()))
+        except (OSError, ValueError):  # not this version, or "max"
+            continue
+    return total
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated
@@ -14,7 +15,9 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from clip_app.analysis import REST, Analysis
 from clip_app.analyzer import Analyzer, Options
+from clip_app.call import current_call
 from clip_app.errors import AppError, BadOption, Busy, ImageTooLarge, NotReady, UndecodableImage
 from clip_app.guard import error_response
 from clip_app.images import display_name
@@ -35,6 +38,7 @@ class ErrorDetail(BaseModel):
 
     code: str
     message: str
+    request_id: str | None = Field(None, description="Also in the header X-Request-ID and in the server's log.")
 
 
 class ErrorBody(BaseModel):
@@ -117,13 +121,16 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
         if not limiter:  # more threads than places, so that one too many is told so at once
             limiter.append(CapacityLimiter(places + SPARE_THREADS))
         turn = asyncio.Semaphore(min(IMAGES_AT_ONCE, places))
+        received = time.perf_counter()
+
+        def analyze_one(data: bytes, name: str) -> AnalysisResult:
+            with Analysis(REST, since=received) as analysis:
+                return analyzer.analyze(data, options, analysis, name=name)
 
         async def one(file: UploadFile) -> AnalysisResult | AppError:
             async with turn:
                 data = await file.read(max_bytes + 1)
-                call = partial(
-                    analyzer.analyze, data, options, name=file.filename or "", source="rest", endpoint="rest"
-                )
+                call = partial(analyze_one, data, file.filename or "")
                 try:
                     return await anyio.to_thread.run_sync(call, limiter=limiter[0])
                 except AppError as error:
@@ -162,7 +169,8 @@ def _in_place(
         elif len(answers) == 1 or not isinstance(answer, about_one):
             raise answer
         else:
-            detail = ErrorDetail(code=answer.code, message=answer.message)
+            call = current_call()
+            detail = ErrorDetail(code=answer.code, message=answer.message, request_id=call.id if call else None)
             results.append(FailedImage(image={"name": display_name(name)}, error=detail))
     return results
 

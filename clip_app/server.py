@@ -10,7 +10,7 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -22,10 +22,13 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
+from clip_app.analysis import Face
 from clip_app.analyzer import Analyzer
+from clip_app.call import CallIds
 from clip_app.guard import BasicAuth, Guard
 from clip_app.loading import Loader
-from clip_app.machine import available_cpus, limit_allocator
+from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
+from clip_app.refusals import Refusals
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
 
@@ -42,8 +45,9 @@ DESCRIPTION = "See what is in a picture: objects, scenes and other content, with
 class LatePage:
     """Gradio's page, which takes seconds to import: the port listens before, and visitors wait."""
 
-    def __init__(self, build: Callable[[FastAPI], FastAPI]) -> None:
-        """Take the function that mounts the page on an application and returns Gradio's own."""
+    def __init__(self, build: Callable[[FastAPI], tuple[FastAPI, Mapping[int, Face]]]) -> None:
+        """Take the function that mounts the page on an application, and returns what mount_ui does."""
+        self.faces: dict[int, Face] = {}
         self._build = build
         self._built = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -60,7 +64,8 @@ class LatePage:
         """Build the page and keep what it runs in the background alive until :meth:`stop`."""
         app = FastAPI(openapi_url=None)
         try:
-            self._gradio = await asyncio.to_thread(self._build, app)
+            self._gradio, faces = await asyncio.to_thread(self._build, app)
+            self.faces.update(faces)
             async with app.router.lifespan_context(app):
                 self._app = app
                 self._built.set()
@@ -91,6 +96,9 @@ class Application:
 
 def create_app(settings: Settings) -> Application:
     """Make everything that is shared, and pass it in. Nothing heavy is imported yet."""
+    telemetry.QUEUE_CAPACITY.set(settings.queue_size)
+    telemetry.MEMORY_LIMIT.set(memory_limit())
+    telemetry.CPU_LIMIT.set(cpu_limit())
     loader = Loader(settings)
     analyzer = Analyzer(loader, settings, decoders=available_cpus())
     page = LatePage(partial(_mount_page, analyzer=analyzer, loader=loader, settings=settings))
@@ -113,12 +121,15 @@ def create_app(settings: Settings) -> Application:
     api.mount("/", page)
     # A request of several pictures may have as much as four of the largest.
     guarded: ASGIApp = Guard(api, upload_bytes=settings.max_upload_bytes, request_bytes=4 * settings.max_upload_bytes)
+    guarded = Refusals(guarded, faces=page.faces)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
-    return Application(guarded, page, loader)
+    return Application(CallIds(guarded), page, loader)
 
 
-def _mount_page(app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings) -> FastAPI:
+def _mount_page(
+    app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings
+) -> tuple[FastAPI, Mapping[int, Face]]:
     from clip_app.ui import mount_ui  # Gradio takes seconds
 
     return mount_ui(app, analyzer, loader, settings)

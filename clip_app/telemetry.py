@@ -5,7 +5,7 @@ Labels are bounded sets: no file name, label text or address is ever a label val
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,13 +16,16 @@ __all__ = [
     "ANALYSES",
     "ANALYSIS_DURATION",
     "BATCH_SIZE",
+    "CPU_LIMIT",
     "HUB_DOWNLOAD_BYTES",
     "HUB_FAILURES",
     "IMAGES_UPLOADED",
     "IN_FLIGHT",
     "LABEL_CACHE",
+    "MEMORY_LIMIT",
     "MODEL_LOAD_SECONDS",
     "MODEL_READY",
+    "QUEUE_CAPACITY",
     "QUEUE_DEPTH",
     "STAGE_DURATION",
     "TLS_VERIFIED",
@@ -30,8 +33,13 @@ __all__ = [
     "set_model_info",
 ]
 
+# When a series began is of no use to rates, and would be a series more for each.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
 IMAGES_UPLOADED = Counter(
-    "clip_app_images_uploaded_total", "Pictures received for analysis, by the face they came through.", ["source"]
+    "clip_app_images_uploaded_total",
+    "Pictures handed in for analysis, refused ones too, by the face they came through.",
+    ["source"],
 )
 ANALYSES = Counter(
     "clip_app_analyses_total",
@@ -40,7 +48,7 @@ ANALYSES = Counter(
 )
 ANALYSIS_DURATION = Histogram(
     "clip_app_analysis_duration_seconds",
-    "Time of one analysis, from the received picture to the answer.",
+    "Time of one analysis that began, from the received picture to the answer, waiting included.",
     ["endpoint"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
@@ -54,10 +62,13 @@ BATCH_SIZE = Histogram(
     "clip_app_batch_size", "Pictures in one forward pass of the image encoder.", buckets=(1, 2, 4, 8, 16, 32, 64)
 )
 QUEUE_DEPTH = Gauge("clip_app_queue_depth", "Pictures that wait for a decoder or for the image encoder.")
+QUEUE_CAPACITY = Gauge("clip_app_queue_capacity", "Pictures that may be in flight at once: QUEUE_SIZE.")
 IN_FLIGHT = Gauge("clip_app_in_flight", "Pictures that were accepted and not yet answered.")
 LABEL_CACHE = Counter(
     "clip_app_label_cache_total", "Label embeddings that were there already (hit) or computed (miss).", ["result"]
 )
+for _result in ("hit", "miss"):
+    LABEL_CACHE.labels(_result)
 MODEL_INFO = Gauge(
     "clip_app_model_info",
     "The model that serves, always 1.",
@@ -69,6 +80,12 @@ HUB_DOWNLOAD_BYTES = Counter("clip_app_hub_download_bytes_total", "Bytes of the 
 HUB_FAILURES = Counter("clip_app_hub_failures_total", "Downloads from the Hub that failed, by reason.", ["reason"])
 TLS_VERIFIED = Gauge("clip_app_tls_verified", "1, or 0 once a download ran without verified certificates.")
 TLS_VERIFIED.set(1)
+MEMORY_LIMIT = Gauge(
+    "clip_app_memory_limit_bytes", "Memory this process may use: the cgroup's limit, else what the machine has."
+)
+CPU_LIMIT = Gauge(
+    "clip_app_cpu_limit_cores", "CPUs this process may use: the cgroup's quota, else those it is allowed to run on."
+)
 
 
 def set_model_info(info: ModelInfo, device: str) -> None:

@@ -3,7 +3,7 @@
 # Annotations stay objects here: Gradio documents its API from them.
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,7 +18,9 @@ from pydantic import BaseModel
 from starlette.routing import Mount
 
 from clip_app import __version__, view
-from clip_app.analyzer import Analyzer, Endpoint, Options, Source
+from clip_app.analysis import ANALYZE, CLASSIFY, PAGE, PAGE_AGAIN, Analysis, Face, refuse
+from clip_app.analyzer import Analyzer, Options
+from clip_app.call import Call, call_of, current_call, enter
 from clip_app.errors import AppError, BadOption, NotReady
 from clip_app.labels import DEFAULT_TEMPLATE, split_labels
 from clip_app.loading import Loader
@@ -26,7 +28,7 @@ from clip_app.rest import Readiness, readiness
 from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.settings import Settings
 
-__all__ = ["mount_ui", "read_upload"]
+__all__ = ["CountedBlocks", "mount_ui", "read_upload"]
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -39,8 +41,13 @@ SESSIONS_KEPT = 500
 DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an hour
 
 
-def mount_ui(app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Settings) -> FastAPI:
-    """Mount the page at / after every other route, and return Gradio's application."""
+def mount_ui(
+    app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Settings
+) -> tuple[FastAPI, Mapping[int, Face]]:
+    """Mount the page at / after every other route.
+
+    Returns Gradio's application, and which of its functions, by their index, analyse pictures.
+    """
     page = Page(analyzer, loader, settings)
     demo = page.build()
     demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
@@ -64,7 +71,7 @@ def mount_ui(app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Setting
     # Not demo.app, which is another one that nothing serves.
     mount = app.routes[-1]
     assert isinstance(mount, Mount) and isinstance(mount.app, FastAPI)  # noqa: S101, PT018
-    return mount.app
+    return mount.app, demo.faces
 
 
 def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
@@ -100,6 +107,35 @@ class Status(Readiness):
     groups: list[str]
 
 
+class CountedBlocks(gr.Blocks):  # type: ignore[misc]  # Gradio's types are not followed
+    """Blocks whose every call, queued or direct, is counted and carries its request's id."""
+
+    @property
+    def faces(self) -> dict[int, Face]:
+        """Functions that analyse pictures, by their index."""
+        faces = {"analyze": ANALYZE, "classify": CLASSIFY, "show_new": PAGE}
+        faces |= {"show_groups": PAGE_AGAIN, "show_labels": PAGE_AGAIN}
+        return {index: faces[fn.name] for index, fn in self.fns.items() if fn.name in faces}
+
+    async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Run one call; where Gradio refuses its values before the function sees them, say so and count it."""
+        request = options.get("request")
+        call = call_of(request.request.scope) if isinstance(request, gr.Request) and request.request else Call()
+        enter(call)
+        before = call.analyses
+        try:
+            return cast(dict[str, Any], await super().process_api(block_fn, *arguments, **options))
+        except gr.Error:
+            raise
+        except Exception as error:
+            face = self.faces.get(block_fn if isinstance(block_fn, int) else block_fn._id)
+            if face is None or call.analyses > before:
+                raise
+            refuse(call, face, "invalid", "bad_option")
+            problem = BadOption("The values do not fit this endpoint. /gradio_api/info says what it takes.")
+            raise _shown(problem) from error
+
+
 class Page:
     """The Blocks of the page and the functions behind them."""
 
@@ -109,8 +145,9 @@ class Page:
         self._max_bytes = settings.max_upload_bytes
         self._event = {"concurrency_id": "clip", "concurrency_limit": min(settings.queue_size, MOST_THREADS)}
 
-    def build(self) -> gr.Blocks:
-        with gr.Blocks(title=TITLE, delete_cache=DELETE_UPLOADS, analytics_enabled=False) as demo:
+    def build(self) -> CountedBlocks:
+        demo = CountedBlocks(title=TITLE, delete_cache=DELETE_UPLOADS, analytics_enabled=False)
+        with demo:
             gr.HTML(view.HEADER)
             banner = gr.HTML(self._banner())
             with gr.Row():
@@ -178,20 +215,20 @@ class Page:
 
     def show_new(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
         """Analyse a picture that was just put in."""
-        return self._show(image, lambda: Options(groups=_names(groups), top_k=_count(top_k)), new=True)
+        return self._show(PAGE, image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
 
     def show_groups(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
         """Analyse the same picture with other groups."""
-        return self._show(image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
+        return self._show(PAGE_AGAIN, image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
 
     def show_labels(
-        self, image: Any, labels: str, template: str, independent: bool
+        self, image: Any, labels: Any, template: Any, independent: Any
     ) -> tuple[str, dict[str, Any] | None]:
+        """Score the same picture against labels of the user's own."""
         return self._show(
+            PAGE_AGAIN,
             image,
-            lambda: Options(
-                labels=split_labels(labels or ""), template=template or None, independent=bool(independent)
-            ),
+            lambda: Options(labels=_names(labels or ""), template=_text(template), independent=bool(independent)),
         )
 
     def refresh(self, chosen: list[str]) -> tuple[str, Any, Any]:
@@ -214,7 +251,7 @@ class Page:
             groups: Names of label groups, such as objects, scenes, content; by default the model's own choice.
             top_k: How many labels per group, best first.
         """
-        return self._answer("analyze", image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
+        return self._answer(ANALYZE, image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
 
     def classify(
         self,
@@ -232,7 +269,7 @@ class Page:
             independent: Score each label alone instead of against the others.
         """
         return self._answer(
-            "classify",
+            CLASSIFY,
             image,
             lambda: Options(labels=_names(labels) or (), template=_text(template), independent=bool(independent)),
         )
@@ -246,30 +283,28 @@ class Page:
             return _plain(Status(**state, model=None, groups=[]))
         return _plain(Status(**state, model=serving.model.info, groups=list(serving.groups)))
 
-    def _answer(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
+    def _answer(self, face: Face, image: Any, options: Callable[[], Options]) -> AnalysisResult:
         try:
-            return _plain(self._run(image, options, source="api", endpoint=endpoint))
+            return _plain(self._run(face, image, options))
         except AppError as error:
-            raise gr.Error(error.message, print_exception=False) from None
+            raise _shown(error) from None
 
-    def _show(
-        self, image: Any, options: Callable[[], Options], *, new: bool = False
-    ) -> tuple[str, dict[str, Any] | None]:
+    def _show(self, face: Face, image: Any, options: Callable[[], Options]) -> tuple[str, dict[str, Any] | None]:
         if image is None:
             return view.waiting_html(), None
         try:
-            result = self._run(image, options, source="ui", endpoint="ui", new=new)
+            result = self._run(face, image, options)
         except NotReady:
             return view.waiting_html(), None  # the banner says how far the model is
         except AppError as error:
-            return view.error_html(error), None
+            return view.error_html(error, _request_id()), None
         return view.result_html(result, self._loader.serving().groups), result.model_dump()
 
-    def _run(
-        self, image: Any, options: Callable[[], Options], *, source: Source, endpoint: Endpoint, new: bool = True
-    ) -> AnalysisResult:
-        data, name = read_upload(image, self._max_bytes)
-        return self._analyzer.analyze(data, options(), name=name, source=source, endpoint=endpoint, new=new)
+    def _run(self, face: Face, image: Any, options: Callable[[], Options]) -> AnalysisResult:
+        call = current_call()
+        with Analysis(face, since=call.started if call else None) as analysis:
+            data, name = read_upload(image, self._max_bytes)
+            return self._analyzer.analyze(data, options(), analysis, name=name)
 
     def _banner(self) -> str:
         status = self._loader.status
@@ -282,6 +317,15 @@ def _plain(answer: Answer) -> Answer:
     Gradio sends a model itself as JSON from /call, but as a text from /run.
     """
     return cast(Answer, answer.model_dump())
+
+
+def _shown(error: AppError) -> gr.Error:
+    return gr.Error(f"{error.message} (request {_request_id()})", print_exception=False)
+
+
+def _request_id() -> str:
+    call = current_call()
+    return call.id if call else ""
 
 
 def _names(value: Any) -> tuple[str, ...] | None:

@@ -26,6 +26,7 @@ footer .divider { display: none !important; }
 .ca-banner strong { font-weight: 700; color: inherit; }
 .ca-warn { background: #fff4d6; border-color: #d99a00; color: #5a3d00; }
 .ca-bad { background: #fde4e4; border-color: #c62828; color: #6d1313; }
+.ca-request { font-size: .8rem; opacity: .75; overflow-wrap: anywhere; }
 .ca-busy { background: #e6edff; border-color: #5b7bdb; color: #1d2f66; }
 .ca-busy .ca-track { margin-top: .45rem; background: #c9d6fb; }
 .ca-group { margin: 0 0 1.15rem; }
@@ -62,9 +63,12 @@ def result_html(result: AnalysisResult, groups: Mapping[str, LabelGroup]) -> str
     )
 
 
-def error_html(error: AppError) -> str:
-    """Say what is wrong with the picture or the options, and what to do."""
-    return f'<div class="ca-banner ca-bad" role="alert">{escape(error.message)}</div>'
+def error_html(error: AppError, request_id: str) -> str:
+    """Say what is wrong with the picture or the options, what to do, and what to ask the operator about."""
+    return (
+        f'<div class="ca-banner ca-bad" role="alert">{escape(error.message)}'
+        f'<div class="ca-request">Request {escape(request_id)}</div></div>'
+    )
 
 
 def waiting_html() -> str:

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 
@@ -74,14 +74,17 @@ def free_port() -> int:
 
 
 @contextmanager
-def served(*flags: str, env: dict[str, str] | None = None, ready: bool = True) -> Iterator[str]:
+def served(
+    *flags: str, env: dict[str, str] | None = None, ready: bool = True, log: Path | None = None, port: int | None = None
+) -> Iterator[str]:
     """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
-    port = free_port()
+    port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]
     uploads = Path(tempfile.mkdtemp())
     quiet = {"CLIP_APP_LOG_LEVEL": "warning", "TMPDIR": str(uploads)}
-    process = subprocess.Popen(command, env=os.environ | quiet | (env or {}))
+    with log.open("wb") if log else nullcontext() as stderr:
+        process = subprocess.Popen(command, env=os.environ | quiet | (env or {}), stderr=stderr)
     try:
         wait_for(f"{url}/readyz" if ready else f"{url}/healthz", process)
         yield url

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_app.machine import available_cpus, has_bfloat16, release_mapped
+from clip_app.machine import available_cpus, cpu_limit, has_bfloat16, memory_limit, release_mapped
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -30,6 +30,22 @@ def test_cgroup_v1_quota(tmp_path: Path, quota: str, expected: int) -> None:
 
 def test_without_a_cgroup_the_machine_counts(tmp_path: Path) -> None:
     assert available_cpus(tmp_path) == CPUS
+
+
+@pytest.mark.parametrize(("quota", "expected"), [("50000 100000", 0.5), ("150000 100000", 1.5), ("max 100000", CPUS)])
+def test_the_cpu_limit_is_the_quota_itself(tmp_path: Path, quota: str, expected: float) -> None:
+    (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert cpu_limit(tmp_path) == min(expected, CPUS)
+
+
+@pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
+def test_the_memory_limit_is_the_cgroups_and_never_more_than_the_machine_has(tmp_path: Path, file: str) -> None:
+    machine = memory_limit(tmp_path)
+    assert machine > 1e8
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    for text, expected in (("536870912\n", 536870912), ("max\n", machine), ("9223372036854771712\n", machine)):
+        (tmp_path / file).write_text(text)
+        assert memory_limit(tmp_path) == min(expected, machine)
 
 
 BFLOAT16 = [("fpu avx512_bf16 sse", True), ("amx_bf16", True), ("fpu avx2", False)]

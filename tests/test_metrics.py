@@ -48,7 +48,7 @@ def test_every_face_is_counted_once_with_its_outcome(fresh: str, photographs: di
     analyses = {
         (dict(labels)["endpoint"], dict(labels)["outcome"]): count
         for (name, labels), count in samples.items()
-        if name == "clip_app_analyses_total"
+        if name == "clip_app_analyses_total" and count
     }
     assert analyses == {
         ("rest", "ok"): 3,

@@ -1,0 +1,154 @@
+"""One analysis: counted once, timed stage by stage, and one line in the log.
+
+One analysis is one picture that a face was asked about. A request that is refused before
+its pictures are looked at is one analysis, too, and one upload.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal, get_args
+
+from clip_app.call import Call, current_call
+from clip_app.errors import AppError, Outcome
+from clip_app.results import ModelInfo, Timings
+from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, STAGE_DURATION
+
+__all__ = [
+    "ANALYZE",
+    "CLASSIFY",
+    "CLI",
+    "GRADIO",
+    "PAGE",
+    "PAGE_AGAIN",
+    "REST",
+    "Analysis",
+    "Endpoint",
+    "Face",
+    "Source",
+    "Stage",
+    "refuse",
+]
+
+logger = logging.getLogger("clip_app")
+
+Source = Literal["ui", "api", "rest", "cli"]
+Endpoint = Literal["ui", "analyze", "classify", "gradio", "rest", "cli"]
+Stage = Literal["decode", "preprocess", "queue", "encode", "score"]
+
+
+@dataclass(frozen=True)
+class Face:
+    """Where a picture comes in; without a source, it was counted as uploaded before."""
+
+    endpoint: Endpoint
+    source: Source | None
+
+
+PAGE, PAGE_AGAIN = Face("ui", "ui"), Face("ui", None)
+ANALYZE, CLASSIFY = Face("analyze", "api"), Face("classify", "api")
+GRADIO = Face("gradio", "api")  # refused before it said what for
+REST, CLI = Face("rest", "rest"), Face("cli", "cli")
+
+# From the start at zero: a rate over a series needs the sample before its first increment.
+for _source in get_args(Source):
+    IMAGES_UPLOADED.labels(_source)
+for _endpoint in get_args(Endpoint):
+    ANALYSIS_DURATION.labels(_endpoint)
+    for _outcome in get_args(Outcome):
+        ANALYSES.labels(_endpoint, _outcome)
+for _stage in get_args(Stage):
+    STAGE_DURATION.labels(_stage)
+
+
+class Analysis:
+    """A context that counts what happens in it as one analysis, and logs it in one line.
+
+    Whatever is raised in it is an :class:`AppError` afterwards.
+    """
+
+    def __init__(self, face: Face, *, since: float | None = None) -> None:
+        """Begin at ``since`` on the clock of ``time.perf_counter``, else when it is entered."""
+        self.model: ModelInfo | None = None
+        self._face = face
+        self._started = since
+        self._call = current_call() or Call()
+        self._seconds: dict[Stage, float] = {}
+
+    def __enter__(self) -> Analysis:
+        self._call.analyses += 1
+        if self._started is None:
+            self._started = time.perf_counter()
+        if self._face.source is not None:
+            IMAGES_UPLOADED.labels(self._face.source).inc()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._finish("ok", None)
+        elif isinstance(error, AppError):
+            self._finish(error.outcome, error.code)
+        else:
+            self._finish("error", "error")
+            if isinstance(error, Exception):
+                logger.error("the analysis %s failed: %s", self._call.id, type(error).__name__, exc_info=error)
+                message = f"The analysis failed with {type(error).__name__}. The log says more."
+                raise AppError(message) from error
+
+    @contextmanager
+    def stage(self, name: Stage) -> Iterator[None]:
+        """Time a stage that succeeds."""
+        started = time.perf_counter()
+        yield
+        self.add(name, time.perf_counter() - started)
+
+    def add(self, name: Stage, seconds: float) -> None:
+        """Take note of a stage that was timed elsewhere."""
+        self._seconds[name] = seconds
+        STAGE_DURATION.labels(name).observe(seconds, {"request_id": self._call.id})
+
+    def timings(self) -> Timings:
+        """Return the stages so far and the total until now, in milliseconds."""
+        return Timings(**_milliseconds(self._seconds), total=round(1000 * self._elapsed(), 3))
+
+    def _elapsed(self) -> float:
+        return time.perf_counter() - (self._started or 0.0)
+
+    def _finish(self, outcome: Outcome, code: str | None) -> None:
+        seconds = self._elapsed()
+        ANALYSES.labels(self._face.endpoint, outcome).inc()
+        if outcome != "rejected":  # those that never began would make a full house look quick
+            ANALYSIS_DURATION.labels(self._face.endpoint).observe(seconds, {"request_id": self._call.id})
+        fields = _identity(self._call, self._face, outcome)
+        if code is not None:
+            fields["code"] = code
+        fields["total_ms"] = round(1000 * seconds, 3)
+        fields |= {f"{name}_ms": ms for name, ms in _milliseconds(self._seconds).items()}
+        if self.model is not None:
+            fields |= {"model": self.model.id, "revision": self.model.revision}
+        logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
+
+
+def refuse(call: Call, face: Face, outcome: Outcome, reason: str) -> None:
+    """Count a request as one analysis, which never began: it is not timed."""
+    call.analyses += 1
+    if face.source is not None:
+        IMAGES_UPLOADED.labels(face.source).inc()
+    ANALYSES.labels(face.endpoint, outcome).inc()
+    fields = _identity(call, face, outcome) | {"code": reason}
+    logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
+
+
+def _identity(call: Call, face: Face, outcome: Outcome) -> dict[str, str | float]:
+    return {"request_id": call.id, "endpoint": face.endpoint, "outcome": outcome}
+
+
+def _milliseconds(seconds: dict[Stage, float]) -> dict[Stage, float]:
+    return {name: round(1000 * value, 3) for name, value in seconds.items()}

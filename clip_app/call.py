@@ -1,0 +1,73 @@
+"""The id of a request: in the log, in the answer's header and in error messages. Pure ASGI."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["HEADER", "Call", "CallIds", "call_of", "current_call", "enter"]
+
+HEADER = "X-Request-ID"
+# What an exemplar, a log line and a header all hold without quoting.
+WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+KEY = "clip_app.call"
+
+
+@dataclass
+class Call:
+    """One request: its id, when it came, and how many analyses it was counted as so far."""
+
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    started: float = field(default_factory=time.perf_counter)
+    analyses: int = 0
+
+
+# Follows a request through tasks and threads, so that any line of the log can name it.
+_current: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+def current_call() -> Call | None:
+    """Return the request that is being answered, None outside of any."""
+    return _current.get()
+
+
+def enter(call: Call) -> None:
+    """Answer this request from here on, in this task and the threads it starts."""
+    _current.set(call)
+
+
+def call_of(scope: Scope) -> Call:
+    """Return the request behind an ASGI scope."""
+    call = scope.get(KEY)
+    return call if isinstance(call, Call) else Call()
+
+
+class CallIds:
+    """Gives every request an id, its own where it brings a well-formed one, and sends it back."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get(HEADER, "")
+        call = Call(given) if WELL_FORMED.fullmatch(given) else Call()
+        # Never taken back: the server logs what the application lets through after it has returned,
+        # and every request has a task of its own.
+        enter(call)
+
+        async def label(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)[HEADER] = call.id
+            await send(message)
+
+        # In the scope as well: Gradio runs queued events in tasks that know only the scope.
+        await self.app(dict(scope, **{KEY: call}), receive, label)

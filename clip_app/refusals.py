@@ -1,0 +1,82 @@
+"""Counts the requests for an analysis that are refused before one begins. Pure ASGI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from urllib.parse import parse_qs
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clip_app.analysis import ANALYZE, CLASSIFY, GRADIO, PAGE, REST, Face, refuse
+from clip_app.call import call_of
+from clip_app.errors import Outcome
+from clip_app.guard import JSON_LIMIT, route_path
+
+__all__ = ["Refusals"]
+
+UPLOAD = "/gradio_api/upload"
+JOIN = "/gradio_api/queue/join"
+NAMED = tuple(f"/gradio_api/{way}/" for way in ("call/v2", "call", "run", "api"))
+ENDPOINTS = {"analyze": ANALYZE, "classify": CLASSIFY}
+
+
+class Refusals:
+    """Stands before the body limits and Gradio, and sees what never reaches an analysis.
+
+    Too large a body, a form or JSON that is not understood, too many pictures, a full queue:
+    the answer's status says so, and that no analysis was counted for it yet.
+    """
+
+    def __init__(self, app: ASGIApp, *, faces: Mapping[int, Face]) -> None:
+        """``faces`` says which of Gradio's functions, by their index, analyse pictures for whom."""
+        self.app = app
+        self._faces = faces
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = route_path(scope).rstrip("/") if scope["type"] == "http" and scope["method"] == "POST" else ""
+        if path not in ("/api/analyze", UPLOAD, JOIN) and not path.startswith(NAMED):
+            await self.app(scope, receive, send)
+            return
+        body = bytearray()
+        status = 500  # what the server answers where the application does not
+
+        async def overhear() -> Message:
+            message = await receive()
+            if path not in ("/api/analyze", UPLOAD) and len(body) <= JSON_LIMIT:
+                body.extend(message.get("body", b""))
+            return message
+
+        async def watch(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self.app(scope, overhear, watch)
+        finally:
+            call = call_of(scope)
+            if status >= 400 and not call.analyses and (face := self._face(scope, path, bytes(body))) is not None:
+                refuse(call, face, _outcome(status), f"http_{status}")
+
+    def _face(self, scope: Scope, path: str, body: bytes) -> Face | None:
+        """Say for whom it was; None where it was for something else, such as the status."""
+        if path == "/api/analyze":
+            return REST
+        if path == UPLOAD:
+            # The page follows its uploads by an id; programs do not.
+            return PAGE if "upload_id" in parse_qs(scope["query_string"].decode("latin-1")) else GRADIO
+        try:
+            index = json.loads(body).get("fn_index")
+        except (ValueError, AttributeError, RecursionError):
+            index = None
+        if isinstance(index, int):
+            return self._faces.get(index)
+        return GRADIO if path == JOIN else ENDPOINTS.get(path.rpartition("/")[2])
+
+
+def _outcome(status: int) -> Outcome:
+    if status in (429, 503):
+        return "rejected"
+    return "invalid" if status < 500 else "error"
