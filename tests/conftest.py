@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -30,6 +31,7 @@ os.environ.pop("HF_HUB_CACHE", None)
 
 SKIP_NOTHING = "CLIP_APP_TESTS_SKIP_NOTHING"
 READY_SECONDS = 60
+CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 
 
 @pytest.hookimpl(trylast=True)
@@ -65,6 +67,18 @@ def bundled() -> Model:
 @pytest.fixture(scope="session")
 def bank(bundled: Model) -> LabelBank:
     return LabelBank(bundled)
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint whose tokenizer knows a word more than its network: texts with that word fail."""
+    folder = tmp_path_factory.mktemp("damaged") / "checkpoint"
+    shutil.copytree(bundled_folder(), folder)
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    last = tokenizer["added_tokens"][-1]
+    tokenizer["added_tokens"].append(last | {"id": last["id"] + 1, "content": CURSED, "special": False})
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    return folder
 
 
 def free_port() -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import need, served
+from conftest import CURSED, need, served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect, sync_playwright
@@ -21,11 +21,8 @@ from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 from typer.testing import CliRunner
 
-from clip_app.loading import bundled_folder
-
 FILE = {"_type": "gradio.FileData"}
 OVERSIZED = 21_000_000  # over MAX_UPLOAD_MB, under what Gradio is let through
-CURSED = "unobtainium"
 
 
 def counts(samples: Any) -> dict[str, float]:
@@ -54,18 +51,6 @@ def counted_here() -> dict[str, float]:
 def difference(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
     moved = {name: value - before.get(name, 0) for name, value in after.items()}
     return {name: value for name, value in moved.items() if value}
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint whose tokenizer knows a word more than its network: texts with that word fail."""
-    folder = tmp_path_factory.mktemp("damaged") / "checkpoint"
-    shutil.copytree(bundled_folder(), folder)
-    tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    last = tokenizer["added_tokens"][-1]
-    tokenizer["added_tokens"].append(last | {"id": last["id"] + 1, "content": CURSED, "special": False})
-    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    return folder
 
 
 @pytest.fixture(scope="module")
