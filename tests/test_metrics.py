@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import io
+import socket
 import subprocess
-from collections.abc import Iterator
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -9,6 +14,7 @@ import pytest
 from conftest import need, served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -95,3 +101,71 @@ def test_promtool_finds_nothing_to_complain_about(fresh: str) -> None:
     text = httpx.get(f"{fresh}/metrics").content
     check = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True)
     assert (check.returncode, check.stdout + check.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("accept", ["text/plain", "application/openmetrics-text; version=1.0.0"])
+def test_a_scrape_costs_less_than_5_ms(fresh: str, photographs: dict[str, Path], accept: str) -> None:
+    """In time of the processor, by the app's own count, which other tests beside this one do not move."""
+    with httpx.Client(base_url=fresh, headers={"Accept": accept}) as client:
+        client.post("/api/analyze", files={"image": photographs["cat"].read_bytes()})
+        before = value(scrape(fresh), "process_cpu_seconds_total")
+        for _ in range(200):
+            assert client.get("/metrics").status_code == 200
+        assert (value(scrape(fresh), "process_cpu_seconds_total") - before) / 200 < 0.005
+
+
+def test_a_scrape_does_not_wait_for_the_model(tmp_path: Path) -> None:
+    """The Hub takes the connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as hub:
+        env = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}"}
+        with served(env=env | {"HF_HOME": str(tmp_path)}, ready=False) as url, httpx.Client(base_url=url) as client:
+            while "fetched" not in client.get("/readyz").json()["message"]:
+                time.sleep(0.05)
+            assert min(seconds(lambda: client.get("/metrics")) for _ in range(20)) < 0.005
+            assert value(scrape(url), "clip_app_model_ready") == 0
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def test_ten_thousand_requests_with_distinct_labels_and_names_add_no_series(fresh: str) -> None:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    before = scrape(fresh)
+
+    def ask(client: httpx.Client, i: int) -> int:
+        picture = {"image": (f"secret-name-{i}.png", out.getvalue())}
+        broken = {"image": (f"secret-name-{i}.png", b"no picture")}
+        match i % 10:
+            case 0:  # analysed
+                answer = client.post("/api/analyze", files=picture, data={"labels": f"secret-label-{i}, cat"})
+            case 1:
+                answer = client.post("/api/analyze", files=picture)
+            case 2 | 3 | 4:  # looked at and refused
+                answer = client.post("/api/analyze", files=broken, data={"labels": f"secret-label-{i}"})
+            case 5 | 6:
+                answer = client.post("/api/analyze", files=picture, data={"groups": f"secret-group-{i}"})
+            case 7:  # refused before
+                answer = client.post("/api/analyze", files=picture, data={"top_k": f"secret-{i}"})
+            case 8:
+                answer = client.post(f"/gradio_api/call/analyze?secret={i}", content=f'{{"secret-{i}":')
+            case _:
+                answer = client.get(f"/secret-{i}", headers={"X-Request-ID": f"secret-{i}"})
+        return answer.status_code
+
+    def some(start: int) -> list[int]:
+        with httpx.Client(base_url=fresh, timeout=60) as client:
+            return [ask(client, i) for i in range(start, 10_000, 8)]
+
+    with ThreadPoolExecutor(8) as pool:
+        statuses = Counter(status for part in pool.map(some, range(8)) for status in part)
+    assert statuses == {200: 2000, 400: 3000, 422: 4000, 404: 1000}
+    after = scrape(fresh)
+    assert set(after) == set(before)
+    assert len(after) < 400
+    assert "secret" not in httpx.get(f"{fresh}/metrics").text
+    moved = value(after, "clip_app_images_uploaded_total", source="rest")
+    assert moved - value(before, "clip_app_images_uploaded_total", source="rest") == 8000
