@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format bench docs clean
+.PHONY: run test lint format bench docs monitoring clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -22,8 +22,16 @@ format: $(VENV)/.developed  ## Write the code in the one style
 bench: $(VENV)/.developed  ## Time one analysis, stage by stage, beside the transformers pipeline
 	@$(BIN)/python benchmarks/bench.py
 
-docs: $(VENV)/.developed  ## Run the download tests and write their table into docs/tls-and-cache.md
-	@CLIP_APP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py
+docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
+	@CLIP_APP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py
+
+monitoring:  ## Prometheus on loopback against the running app; PORT as for run, PROMETHEUS_PORT overrides 9090
+	@command -v prometheus >/dev/null || { echo "prometheus is not installed; Debian has it under that name"; exit 1; }
+	@mkdir -p build/monitoring
+	@cp monitoring/recording.yml monitoring/alerts.yml build/monitoring/
+	@sed "s/127.0.0.1:7860/127.0.0.1:$${PORT:-7860}/" monitoring/prometheus.yml >build/monitoring/prometheus.yml
+	@exec prometheus --config.file=build/monitoring/prometheus.yml --storage.tsdb.path=build/monitoring/data \
+		--web.listen-address=127.0.0.1:$${PROMETHEUS_PORT:-9090} --enable-feature=exemplar-storage
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -166,13 +166,14 @@ def test_what_gradio_refuses_at_the_door(app: str, photographs: dict[str, Path])
 
 
 @need("chromium")
-def test_the_page(app: str, photographs: dict[str, Path], broken: Path) -> None:
+def test_the_page(app: str, photographs: dict[str, Path], broken: Path, tmp_path: Path) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1280, "height": 1000})
         page.set_default_timeout(20_000)
         expect.set_options(timeout=20_000)
         page.goto(app)
+        expect(page.get_by_label("Scenes")).to_be_visible()  # a picture before the groups would be asked about twice
         before = counted(app)
         put_in(page, photographs["cat"])
         expect(page.locator('[data-group="kinds"] .ca-row').first).to_be_visible()
@@ -187,6 +188,10 @@ def test_the_page(app: str, photographs: dict[str, Path], broken: Path) -> None:
         page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
         put_in(page, broken)
         expect(page.locator('#result [role="alert"]')).to_contain_text("damaged")
+        page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+        (tmp_path / "big.png").write_bytes(photographs["cat"].read_bytes() + bytes(OVERSIZED))
+        put_in(page, tmp_path / "big.png")  # the page itself stops it; it never arrives
+        expect(page.get_by_text("exceed the maximum allowed size").first).to_be_visible()
         browser.close()
     assert difference(counted(app), before) == {
         "ui/ok": 2,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import signal
 import socket
 import subprocess
 import time
@@ -18,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from conftest import CURSED, free_port, need, served
+from conftest import CURSED, free_port, need, served, wait_for
 from fake_hub import REVISION, Authority, FakeHub
 from real_prometheus import MONITORING, Prometheus, hurried, prometheus
 
@@ -260,3 +262,21 @@ def test_an_unverified_download_fires_and_a_verified_start_clears(tmp_path: Path
             prom.wait(lambda: prom.firing() == {"ClipAppTLSUnverified"})
         with served("--model", "bundled", port=port):
             prom.wait(lambda: prom.firing() == set())
+
+
+@need("make")
+def test_make_monitoring_scrapes_the_running_app(server: str) -> None:
+    at = free_port()
+    ports = {"PORT": server.rpartition(":")[2], "PROMETHEUS_PORT": str(at)}
+    make = subprocess.Popen(
+        ["make", "--silent", "monitoring"], cwd=MONITORING.parent, env=os.environ | ports, start_new_session=True
+    )
+    try:
+        wait_for(f"http://127.0.0.1:{at}/-/ready", make)
+        prom = Prometheus(f"http://127.0.0.1:{at}")
+        prom.wait(lambda: prom.query('up{job="clip_app"} == 1') != {})
+        rules = [rule["name"] for group in prom.get("/api/v1/rules")["groups"] for rule in group["rules"]]
+        assert {alert["alert"] for alert in ALERTS} <= set(rules)
+    finally:
+        os.killpg(make.pid, signal.SIGTERM)
+        make.wait(30)
