@@ -6,6 +6,7 @@ import json
 import logging
 import re
 import sys
+import traceback
 import warnings
 from datetime import datetime, timezone
 from typing import Any
@@ -18,7 +19,21 @@ __all__ = ["JsonFormatter", "TextFormatter", "configure_logging"]
 PLAIN = re.compile(r"[\w.:/@+-]+")
 
 
-class JsonFormatter(logging.Formatter):
+class _Discreet(logging.Formatter):
+    """Leaves out what an error says while a request is answered: it may quote what a client sent."""
+
+    def formatException(self, ei: Any) -> str:
+        error: BaseException | None = ei[1]
+        if error is None or current_call() is None:
+            return super().formatException(ei)
+        parts: list[str] = []
+        while error is not None:
+            parts.insert(0, "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
+            error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+        return "\n\nand then:\n\n".join(parts)
+
+
+class JsonFormatter(_Discreet):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -35,7 +50,7 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False)
 
 
-class TextFormatter(logging.Formatter):
+class TextFormatter(_Discreet):
     """A line for people, with the fields behind it as name=value."""
 
     def __init__(self) -> None:

@@ -2,6 +2,7 @@
 
 # Annotations stay objects here: Gradio documents its API from them.
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +30,8 @@ from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.settings import Settings
 
 __all__ = ["CountedBlocks", "mount_ui", "read_upload"]
+
+logger = logging.getLogger("clip_app")
 
 Answer = TypeVar("Answer", bound=BaseModel)
 
@@ -125,15 +128,17 @@ class CountedBlocks(gr.Blocks):  # type: ignore[misc]  # Gradio's types are not 
         before = call.analyses
         try:
             return cast(dict[str, Any], await super().process_api(block_fn, *arguments, **options))
-        except gr.Error:
-            raise
         except Exception as error:
             face = self.faces.get(block_fn if isinstance(block_fn, int) else block_fn._id)
-            if face is None or call.analyses > before:
+            if face is not None and call.analyses == before:
+                refuse(call, face, "invalid", "bad_option")
+                problem = AppError("The values do not fit this endpoint. /gradio_api/info says what it takes.")
+                raise _shown(problem) from error
+            if isinstance(error, gr.Error):
                 raise
-            refuse(call, face, "invalid", "bad_option")
-            problem = BadOption("The values do not fit this endpoint. /gradio_api/info says what it takes.")
-            raise _shown(problem) from error
+            # Not left to Gradio, which prints the error's text, with what the client sent in it.
+            logger.error("a function of the page failed: %s", type(error).__name__, exc_info=error)
+            raise _shown(AppError("Something went wrong. The server's log says more.")) from error
 
 
 class Page:
