@@ -65,6 +65,7 @@ class Converted:
     variant: Variant
     logit_scale: float
     context: int
+    vocabulary: int
     padding_id: int
     fill_context: bool
     agreement: Agreement | None
@@ -194,6 +195,7 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
         variant=variant,
         logit_scale=engine.logit_scale,
         context=tokenizer.context,
+        vocabulary=int(engine.network.config.text_config.vocab_size),
         padding_id=tokenizer.padding_id,
         fill_context=tokenizer.fill_context,
         agreement=agreement,

@@ -26,6 +26,7 @@ class OpenVINOEngine:
 
     def __init__(self, converted: Converted, *, precision: Precision, threads: int | None) -> None:
         self.logit_scale = converted.logit_scale
+        self._vocabulary = converted.vocabulary
         self._core = openvino.Core()
         self._image = _Encoder(self._core, converted, IMAGE, precision, threads)
         self._text = _Encoder(self._core, converted, TEXT, precision, threads)
@@ -35,6 +36,9 @@ class OpenVINOEngine:
         return self._image(pixels)
 
     def encode_tokens(self, tokens: Tokens) -> Embeddings:
+        # OpenVINO reads past the end of the token embeddings without a word.
+        if tokens.max() >= self._vocabulary:
+            raise IndexError("the tokenizer has a token that the text encoder does not know")
         return self._text(tokens)
 
 

@@ -25,7 +25,7 @@ from clip_app.source import bundled_folder
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 # One cache for a run: what is converted once serves all its processes, and nothing of this machine's is touched.
-CACHE = os.environ.setdefault("CLIP_APP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
+CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
 

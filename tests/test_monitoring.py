@@ -25,8 +25,8 @@ from fake_hub import REVISION, Authority, FakeHub
 from real_prometheus import MONITORING, Prometheus, hurried, prometheus
 
 from clip_app.cache import hash_file
-from clip_app.loading import bundled_folder
 from clip_app.pins import write_pins
+from clip_app.source import bundled_folder
 from clip_app.telemetry import ANALYSIS_DURATION
 
 pytestmark = [need("prometheus"), need("promtool")]
