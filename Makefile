@@ -19,7 +19,7 @@ format: $(VENV)/.developed  ## Write the code in the one style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.developed  ## Time one analysis, stage by stage, beside the transformers pipeline
+bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peers, by turns; writes docs/performance.md
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
@@ -34,7 +34,7 @@ monitoring:  ## Prometheus on loopback against the running app; PORT as for run,
 		--web.listen-address=127.0.0.1:$${PROMETHEUS_PORT:-9090} --enable-feature=exemplar-storage
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .bench build dist *.egg-info
 
 $(VENV)/.pip:
 	$(PYTHON) -m venv $(VENV)
@@ -48,3 +48,9 @@ $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
 $(VENV)/.developed: pyproject.toml | $(VENV)/.pip
 	$(BIN)/python -m pip install --quiet --editable '.[heic,openvino]' --group dev
 	@touch $@ $(VENV)/.installed
+
+# A peer with dependencies of its own; where it cannot be installed its rows are left out.
+.bench/infinity/.installed: benchmarks/infinity-requirements.txt
+	$(PYTHON) -m venv .bench/infinity
+	-.bench/infinity/bin/python -m pip install --quiet --requirement $<
+	@touch $@

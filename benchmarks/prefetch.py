@@ -21,10 +21,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "benchmarks")]
 
-from bench import make_checkpoint, seconds  # noqa: E402
+from checkpoint import make_checkpoint  # noqa: E402
 from fake_hub import REVISION, Authority, FakeHub  # noqa: E402
 
 ROUNDS = 5
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
 
 
 def run(command: list[str], env: dict[str, str]) -> None:
@@ -51,7 +57,7 @@ def downloads(hub: FakeHub, ca: Path, work: Path) -> dict[str, Callable[[], obje
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "CLIP_APP_"))}
     environ |= {"HF_HOME": str(work / "home"), "HF_ENDPOINT": hub.endpoint, "CLIP_APP_CA_BUNDLE": str(ca)}
     environ |= {"CLIP_APP_MODEL": hub.repo, "CLIP_APP_REVISION": REVISION}
-    prefetch = [sys.executable, "-m", "clip_app", "prefetch", "--no-labels"]
+    prefetch = [sys.executable, "-m", "clip_app", "prefetch", "--no-labels", "--no-convert"]
     url = f"{hub.endpoint}/{hub.repo}/resolve/{REVISION}/model.safetensors"
     curl = f"curl -sSL --cacert {ca} -o {work}/weights {url} && sha256sum {work}/weights"
 

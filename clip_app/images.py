@@ -20,6 +20,8 @@ ACCEPTED_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
     | {".heic", ".heif"}
 )
+# With two, a cosine of 0.995 to the full decode is missed by a hair on a few photographs.
+DRAFT_SIDES = 3
 ORIENTATION = 0x0112  # of EXIF
 SIDEWAYS = (5, 6, 7, 8)
 _NAMES = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF"
@@ -44,8 +46,8 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int, target: int | None =
     decoded. EXIF orientation is applied, the first frame of an animation taken,
     transparency laid on white, 16-bit and floating-point grey scaled to 8 bits.
 
-    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where both sides still are at least
-    twice ``target`` (the DCT scaling of libjpeg); with None every picture is decoded in full.
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where both sides still are at least three
+    times ``target`` (the DCT scaling of libjpeg); with None every picture is decoded in full.
 
     Raises:
         ImageTooLarge: more than max_bytes or max_pixels.
@@ -63,7 +65,7 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int, target: int | None =
             _check_pixels(image, max_pixels)
             width, height = image.size
             if target is not None:
-                image.draft(None, (2 * target, 2 * target))
+                image.draft(None, (DRAFT_SIDES * target, DRAFT_SIDES * target))
             image.load()
             if image.getexif().get(ORIENTATION) in SIDEWAYS:
                 width, height = height, width

@@ -3,18 +3,11 @@
 # Annotations stay objects here: Gradio documents its API from them.
 
 import logging
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-# Read when Gradio is imported: nothing is reported outside, no table is built after each event.
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ.setdefault("GRADIO_ANALYTICS_CACHE_FREQUENCY", "1000000000")
-
-import gradio as gr
 from fastapi import FastAPI
-from gradio.utils import get_upload_folder
 from pydantic import BaseModel
 from starlette.routing import Mount
 
@@ -24,6 +17,7 @@ from clip_app.analyzer import Analyzer, Options
 from clip_app.call import Call, call_of, current_call, enter
 from clip_app.errors import AppError, BadOption, NotReady
 from clip_app.labels import DEFAULT_TEMPLATE, split_labels
+from clip_app.lean_gradio import gradio as gr  # before any other import of Gradio
 from clip_app.loading import Loader
 from clip_app.rest import Readiness, readiness
 from clip_app.results import AnalysisResult, ModelInfo
@@ -92,7 +86,7 @@ def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
     refusal = BadOption("The picture was not uploaded here. Upload it through /gradio_api/upload first.")
     try:
         path = Path(value["path"]).resolve(strict=True)
-        if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+        if not path.is_relative_to(Path(gr.utils.get_upload_folder()).resolve()) or not path.is_file():
             raise refusal
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -219,8 +213,8 @@ class Page:
     # What the page calls.
 
     def show_new(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
-        """Analyse a picture that was just put in."""
-        return self._show(PAGE, image, lambda: Options(groups=_names(groups), top_k=_count(top_k)))
+        """Analyse a picture that was just put in, perhaps before the page has its groups."""
+        return self._show(PAGE, image, lambda: Options(groups=_names(groups) or None, top_k=_count(top_k)))
 
     def show_groups(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
         """Analyse the same picture with other groups."""
@@ -295,6 +289,8 @@ class Page:
             raise _shown(error) from None
 
     def _show(self, face: Face, image: Any, options: Callable[[], Options]) -> tuple[str, dict[str, Any] | None]:
+        if image is None and face is PAGE_AGAIN:  # the answer to a picture that just came in may be overtaken
+            return gr.skip(), gr.skip()
         if image is None:
             return view.waiting_html(), None
         try:

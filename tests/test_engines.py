@@ -22,6 +22,7 @@ from clip_app.engine import choose_engine
 from clip_app.errors import CheckpointError
 from clip_app.machine import has_bfloat16
 from clip_app.model import Model, load_model
+from clip_app.openvino_engine import open_converted
 from clip_app.settings import load_settings
 from clip_app.source import bundled_folder, examples_folder
 
@@ -78,6 +79,12 @@ def test_bfloat16_keeps_the_best_label(converted: Converted, photographs: dict[s
     np.testing.assert_allclose(ours, theirs, atol=0.3)
 
 
+def test_the_encoders_take_as_many_threads_as_they_are_given(converted: Converted) -> None:
+    engine, _ = open_converted(converted, precision="float32", threads=1)
+    for encoder in (engine._image, engine._text):
+        assert encoder._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == 1
+
+
 def test_int8_says_how_well_it_agrees_and_does_so(tmp_path: Path, photographs: dict[str, Path]) -> None:
     pytest.importorskip("nncf")
     converted = convert(bundled_folder(), tmp_path, "int8")
@@ -120,7 +127,9 @@ def test_a_conversion_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
 
 
 SERVE_ONCE = """
-import asyncio, sys
+import sys, time
+from pathlib import Path
+started = time.time()
 from fastapi import FastAPI
 from clip_app.analyzer import Options
 from clip_app.server import create_app
@@ -138,6 +147,8 @@ assert serving.model.info.engine == "openvino"
 serving.bank.group(Options(labels=("a cat", "a dog")).resolve(serving)[0])
 assert {"gradio", "openvino"} <= set(sys.modules)
 assert not {"torch", "transformers"} & set(sys.modules)
+written = max(path.stat().st_mtime for path in Path(sys.modules["gradio"].__file__).parent.rglob("*.pyi"))
+assert written < started, "Gradio wrote a type stub"
 print("served")
 """
 

@@ -1,0 +1,79 @@
+"""How far the engines and precisions agree with the float32 reference, on photographs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clip_app.bank import LabelBank
+from clip_app.conversion import ConversionStore
+from clip_app.images import decode
+from clip_app.labels import load_groups
+from clip_app.model import Model, load_model
+from clip_app.source import bundled_folder, examples_folder
+
+from checkpoint import photographs  # isort: skip
+
+__all__ = ["measure_agreement"]
+
+TOP = 5
+
+
+def measure_agreement(checkpoint: Path, work: Path) -> list[dict[str, Any]]:
+    """Compare with torch float32 and full decoding: the bundled model by its labels, the other by cosines.
+
+    Raises:
+        AssertionError: float32 of OpenVINO has other best five labels than the reference somewhere.
+    """
+    return [
+        *_compare(bundled_folder(), "bundled", work / "bundled-converted", labels=True),
+        *_compare(checkpoint, "ViT-B/32, random weights", work / "vit-converted", labels=False),
+    ]
+
+
+def _compare(folder: Path, name: str, home: Path, *, labels: bool) -> list[dict[str, Any]]:
+    store = ConversionStore(home)
+    names = {"name": name, "revision": "x", "bundled": False}
+    reference = load_model(folder, **names)
+    expected = _embed(reference, exact=True)
+    rows = []
+    for precision in ("float32", "bfloat16", "int8"):
+        variant = "int8" if precision == "int8" else "float"
+        converted = store.find(variant) or store.make(folder, variant, examples_folder())
+        model = load_model(folder, **names, precision=precision, converted=converted)
+        for exact in (True, False):
+            found = _embed(model, exact=exact)
+            cosines = (found * expected).sum(1)
+            row = {"model": name, "precision": precision, "decode": "exact" if exact else "fast"}
+            row |= {"photographs": len(found), "mean_cosine": float(cosines.mean()), "least": float(cosines.min())}
+            if labels:
+                row |= _label_agreement(reference, model, expected, found)
+                if precision == "float32" and exact:
+                    assert row["same_top_5"] == 1.0, "float32 must have the reference's best five everywhere"
+            rows.append(row)
+            print(f"  {row}", flush=True)
+    return rows
+
+
+def _embed(model: Model, *, exact: bool) -> np.ndarray:
+    pixels = []
+    for path in photographs():
+        target = None if exact else model.preprocessing.target
+        decoded = decode(path.read_bytes(), max_bytes=10**8, max_pixels=10**8, target=target)
+        pixels.append(model.preprocessing(decoded.image, exact=exact))
+    return np.concatenate([model.encode_images(np.stack(pixels[i : i + 8])) for i in range(0, len(pixels), 8)])
+
+
+def _label_agreement(reference: Model, model: Model, expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """Share of photographs with the same best label, and with the same best five in the same order."""
+    assert reference.label_folder is not None
+    (group,) = load_groups(reference.label_folder).values()
+    theirs = np.argsort(-expected @ LabelBank(reference).keep(group)[0].T, axis=1, kind="stable")[:, :TOP]
+    ours = np.argsort(-found @ LabelBank(model).keep(group)[0].T, axis=1, kind="stable")[:, :TOP]
+    return {
+        "same_top_1": float((ours[:, 0] == theirs[:, 0]).mean()),
+        "same_top_5": float((ours == theirs).all(1).mean()),
+        "top_5_overlap": float(np.mean([len(set(a) & set(b)) / TOP for a, b in zip(ours, theirs, strict=True)])),
+    }
