@@ -18,6 +18,7 @@ import sys
 import threading
 import uuid
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,6 +42,7 @@ MARKER = "converted.json"
 IMAGE, TEXT, TOKENIZER = "image.xml", "text.xml", "tokenizer.json"
 # A checkpoint may hold 16-bit weights, which are converted to 32 bits.
 LARGEST_GROWTH = 2
+UNUSABLE = 3  # the converting process's exit code where its last line says what to do
 
 
 def variant_of(precision: Precision) -> Variant:
@@ -131,6 +133,11 @@ class ConversionStore:
             OSError: the folder cannot be written or is full.
             CheckpointError: the checkpoint cannot be converted.
         """
+        if variant == "int8" and find_spec("nncf") is None:
+            raise CheckpointError(
+                "int8 is quantised with nncf, which is not installed. pip install 'clip-app[int8]' and run "
+                "clip-app prefetch, or change CLIP_APP_PRECISION."
+            )
         self.folder.mkdir(parents=True, exist_ok=True)
         _check_space(self.folder, checkpoint)
         for left in self.folder.glob(f".{variant}.*"):  # of a conversion that was killed
@@ -164,6 +171,8 @@ def _convert_elsewhere(checkpoint: Path, target: Path, variant: Variant, photogr
     ) as child:
         assert child.stderr is not None  # noqa: S101
         said = child.stderr.read()
+    if child.returncode == UNUSABLE:
+        raise CheckpointError(said.splitlines()[-1])
     if child.returncode != 0:
         logger.error("converting the model failed: %s", said[-2000:])
         raise CheckpointError("The checkpoint cannot be converted for OpenVINO. Set CLIP_APP_ENGINE=torch.")
@@ -241,4 +250,8 @@ def _end_with_parent() -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))  # type: ignore[arg-type]
+    try:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))  # type: ignore[arg-type]
+    except CheckpointError as unusable:
+        print(unusable, file=sys.stderr)
+        sys.exit(UNUSABLE)

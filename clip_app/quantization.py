@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip_app import images
 from clip_app.conversion import Agreement
-from clip_app.errors import AppError
+from clip_app.errors import AppError, CheckpointError
 from clip_app.preprocessing import Pixels, Preprocessing
 
 __all__ = ["quantize"]
@@ -31,14 +31,14 @@ def quantize(path: Path, preprocessing: Preprocessing, photographs: Path) -> Agr
     random crops of three photographs in four; the agreement is measured on the others.
 
     Raises:
-        ValueError: there are fewer than two photographs in the folder.
+        CheckpointError: there are fewer than two photographs in the folder.
     """
     import nncf
     import openvino
 
     pictures = list(_pictures(photographs))
     if len(pictures) < 2:
-        raise ValueError("the folder has too few photographs to calibrate on")
+        raise CheckpointError("int8 is calibrated on photographs, and --photographs names a folder with hardly any.")
     held_out = pictures[::HELD_OUT]
     crops = [preprocessing(crop)[None] for crop in _crops([p for i, p in enumerate(pictures) if i % HELD_OUT])]
     core = openvino.Core()

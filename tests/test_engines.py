@@ -110,13 +110,22 @@ def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(tmp_path: P
     assert sorted(path.name for path in tmp_path.iterdir()) == ["float"], "nothing is left beside it"
 
 
-def test_a_checkpoint_that_cannot_be_converted_names_the_setting(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_named_by_the_other_process_too(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(bundled_folder(), tmp_path / "damaged"))
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:10_000])
-    with pytest.raises(CheckpointError, match="CLIP_APP_ENGINE=torch"):
+    with pytest.raises(CheckpointError, match=r"cannot be read: .* Fetch it again"):
         convert(folder, tmp_path / "converted")
     assert list((tmp_path / "converted").iterdir()) == []
+
+
+def test_int8_without_photographs_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled", "--precision", "int8"]
+    env = os.environ | {"HF_HOME": str(tmp_path / "home")}
+    run = subprocess.run([*command, "--photographs", tmp_path / "none"], env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    assert "--photographs names a folder with hardly any" in run.stderr
 
 
 def test_a_conversion_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
