@@ -16,7 +16,9 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import uuid
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +44,7 @@ MARKER = "converted.json"
 IMAGE, TEXT, TOKENIZER = "image.xml", "text.xml", "tokenizer.json"
 # A checkpoint may hold 16-bit weights, which are converted to 32 bits.
 LARGEST_GROWTH = 2
+STALE_SECONDS = 3600
 UNUSABLE = 3  # the converting process's exit code where its last line says what to do
 
 
@@ -140,8 +143,9 @@ class ConversionStore:
             )
         self.folder.mkdir(parents=True, exist_ok=True)
         _check_space(self.folder, checkpoint)
-        for left in self.folder.glob(f".{variant}.*"):  # of a conversion that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for left in self.folder.glob(f".{variant}.*"):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:  # its conversion was killed; others still run
+                shutil.rmtree(left, ignore_errors=True)
         target = self.folder / f".{variant}.{uuid.uuid4().hex}"
         target.mkdir()
         try:
@@ -149,7 +153,8 @@ class ConversionStore:
             final = self.folder / variant
             if Converted.read(final) is None:
                 shutil.rmtree(final, ignore_errors=True)
-                target.rename(final)
+                with suppress(OSError):  # somebody else was faster after all
+                    target.rename(final)
         finally:
             shutil.rmtree(target, ignore_errors=True)
         if (converted := self.find(variant)) is None:

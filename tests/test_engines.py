@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,18 @@ def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(tmp_path: P
     assert store.find("float") is None
     assert store.make(bundled_folder(), "float", examples_folder()).files == made.files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["float"], "nothing is left beside it"
+
+
+def test_conversions_at_the_same_time_do_not_hurt_each_other(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: convert(bundled_folder(), tmp_path), range(3)))
+    assert made[0] == made[1] == made[2]
+    assert Converted.read(tmp_path / "float") == made[0]
+    killed = tmp_path / ".float.killed"
+    killed.mkdir()
+    os.utime(killed, (0, 0))
+    ConversionStore(tmp_path).make(bundled_folder(), "float", examples_folder())
+    assert [path.name for path in tmp_path.iterdir()] == ["float"]
 
 
 def test_a_damaged_checkpoint_is_named_by_the_other_process_too(tmp_path: Path) -> None:
