@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format bench docs monitoring clean
+.PHONY: run test lint format bench docs monitoring k8s-test clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -23,7 +23,7 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
-	@CLIP_APP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py
+	@CLIP_APP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py
 
 monitoring:  ## Prometheus on loopback against the running app; PORT as for run, PROMETHEUS_PORT overrides 9090
 	@command -v prometheus >/dev/null || { echo "prometheus is not installed; Debian has it under that name"; exit 1; }
@@ -32,6 +32,16 @@ monitoring:  ## Prometheus on loopback against the running app; PORT as for run,
 	@sed "s/127.0.0.1:7860/127.0.0.1:$${PORT:-7860}/" monitoring/prometheus.yml >build/monitoring/prometheus.yml
 	@exec prometheus --config.file=build/monitoring/prometheus.yml --storage.tsdb.path=build/monitoring/data \
 		--web.listen-address=127.0.0.1:$${PROMETHEUS_PORT:-9090} --enable-feature=exemplar-storage
+
+k8s-test: $(VENV)/.developed build/checkov/.installed  ## Build every overlay and check it; a KUBECONFIG asks that cluster too
+	@command -v kubectl >/dev/null || { echo "kubectl is not installed; .ci/kubectl DIR puts it into DIR"; exit 1; }
+	@$(BIN)/python -m pytest tests/test_k8s.py tests/test_k8s_start.py $(PYTEST_ARGS)
+
+build/checkov/.installed:
+	@mkdir -p build
+	@$(PYTHON) -m venv build/checkov
+	@build/checkov/bin/pip install --quiet 'checkov>=3.3,<4'
+	@touch $@
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info

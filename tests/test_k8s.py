@@ -1,0 +1,407 @@
+"""The manifests of k8s/, built by kustomize: valid, safe, and about the app as it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+from conftest import need
+from manifests import K8S, VARIANTS, Manifests, quantity, rendered
+from starlette.routing import Route
+
+from clip_app import telemetry
+from clip_app.cli import USAGE
+from clip_app.hub import EXIT_CODES
+from clip_app.server import GRACE_SECONDS, create_app
+from clip_app.settings import PREFIX, Settings, load_settings, unknown_variables
+
+pytestmark = need("kubectl")
+
+MONITORING = K8S.parent / "monitoring"
+RULES = K8S / "components" / "monitoring" / "prometheus-rule.yaml"
+CHECKOV = K8S.parent / "build" / "checkov" / "bin" / "checkov"
+OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject", "Middleware"}  # their kinds are no part of Kubernetes
+NAMESPACED = {"namespace": "clip-app"}
+
+
+@pytest.fixture(params=VARIANTS)
+def manifests(request: pytest.FixtureRequest) -> Manifests:
+    return Manifests.of(request.param)
+
+
+@pytest.fixture
+def production() -> Manifests:
+    return Manifests.of("production")
+
+
+# Tools.
+
+
+@pytest.mark.parametrize("version", ["1.31.0", "1.34.0", kubernetes_validate.latest_version()])
+def test_every_object_is_what_kubernetes_takes(manifests: Manifests, version: str) -> None:
+    validated = set()
+    for found in manifests.objects:
+        if found["kind"] not in OPERATORS:
+            kubernetes_validate.validate(found, version, strict=True)
+            validated.add(found["kind"])
+    assert {"Deployment", "Job", "PersistentVolumeClaim", "NetworkPolicy", "PodDisruptionBudget"} <= validated
+
+
+def test_the_validation_finds_a_field_that_does_not_exist(production: Manifests) -> None:
+    deployment = production.one("Deployment")
+    deployment["spec"]["template"]["spec"]["containers"][0]["livenessprobe"] = {}
+    with pytest.raises(kubernetes_validate.ValidationError):
+        kubernetes_validate.validate(deployment, kubernetes_validate.latest_version(), strict=True)
+
+
+@pytest.mark.skipif(not CHECKOV.exists(), reason="checkov is not installed; make k8s-test does that")
+def test_checkov_finds_nothing_and_each_skip_has_its_reason(tmp_path: Path) -> None:
+    for number, variant in enumerate(VARIANTS):
+        (tmp_path / f"{number}.yaml").write_text(rendered(variant))
+    command = [CHECKOV, "--directory", tmp_path, "--framework", "kubernetes", "--skip-download", "--output", "json"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    report = json.loads(run.stdout)
+    failed = {(check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]}
+    assert failed == set()
+    assert run.returncode == 0, run.stderr
+    assert report["summary"]["passed"] > 100
+    assert report["summary"]["parsing_errors"] == 0
+    assert all(len(check["check_result"]["suppress_comment"]) > 30 for check in report["results"]["skipped_checks"])
+
+
+# With a cluster at hand, it is asked; without one there is no such test.
+CLUSTERS = [os.environ["KUBECONFIG"]] if os.environ.get("KUBECONFIG") else []
+if CLUSTERS:
+
+    @pytest.mark.parametrize("kubeconfig", CLUSTERS)
+    def test_the_api_server_takes_it(kubeconfig: str, manifests: Manifests) -> None:
+        objects = [o for o in manifests.objects if o["kind"] not in OPERATORS]
+        command = ["kubectl", "--kubeconfig", kubeconfig, "apply", "--dry-run=server", "-f", "-"]
+        run = subprocess.run(command, input=yaml.safe_dump_all(objects), capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        assert "would violate PodSecurity" not in run.stderr
+
+
+# The files.
+
+
+def test_every_file_is_one_object_that_some_kustomization_names() -> None:
+    for folder in {path.parent for path in K8S.rglob("*.yaml")}:
+        kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
+        named = {str(name) for name in kustomization.get("resources", ())}
+        named |= {patch["path"] for patch in kustomization.get("patches", ())} | {"kustomization.yaml"}
+        files = {path.name for path in folder.glob("*.yaml")}
+        assert files == {name for name in named if "/" not in name}
+        for name in files:
+            assert len(list(yaml.safe_load_all((folder / name).read_text()))) == 1
+
+
+def test_everything_lies_in_the_one_namespace_which_is_restricted(manifests: Manifests) -> None:
+    namespace = manifests.one("Namespace")
+    assert {o["metadata"].get("namespace") for o in manifests.objects if o is not namespace} == {"clip-app"}
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+
+
+def test_secrets_are_only_referred_to(manifests: Manifests) -> None:
+    assert manifests.all("Secret") == []
+    for container in manifests.containers:
+        for variable in container["env"]:
+            if variable["name"] in ("CLIP_APP_AUTH", "HF_TOKEN"):
+                assert variable["valueFrom"]["secretKeyRef"]["optional"]
+    assert not {"CLIP_APP_AUTH", "HF_TOKEN"} & set(manifests.environment(manifests.server))
+
+
+# What the app is.
+
+
+def test_every_setting_exists_and_has_a_value_that_is_allowed(
+    manifests: Manifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    for container in manifests.containers:
+        names = {variable["name"] for variable in container["env"]} | set(manifests.environment(container))
+        assert {name for name in names if name.startswith(PREFIX)} <= known
+        with monkeypatch.context() as patch:
+            for name, value in manifests.environment(container).items():
+                patch.setenv(name, value)
+            assert load_settings().fallback == "none"
+            assert unknown_variables(manifests.environment(container)) == {}
+
+
+def test_the_service_injects_no_settings_into_the_pods(manifests: Manifests) -> None:
+    for template in (manifests.pod, manifests.job):
+        assert template["spec"]["enableServiceLinks"] is False
+
+
+def routes() -> set[str]:
+    application: Any = create_app(load_settings(model="bundled"))
+    while not hasattr(application, "routes"):
+        application = next(
+            value
+            for name in ("app", "_app", "asgi")
+            if callable(value := getattr(application, name, None)) and value is not application
+        )
+    return {route.path for route in application.routes if isinstance(route, Route)}
+
+
+def test_the_probes_ask_routes_of_the_app_at_the_port_it_listens_on(manifests: Manifests) -> None:
+    server = manifests.server
+    paths = {kind: server[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/readyz", "readiness": "/readyz", "liveness": "/healthz"}
+    assert set(paths.values()) <= routes()
+    (port,) = server["ports"]
+    assert port["name"] == "http"
+    assert str(port["containerPort"]) == manifests.environment(server)["CLIP_APP_PORT"]
+    assert manifests.environment(server)["CLIP_APP_HOST"] == "0.0.0.0"
+    for kind in paths:
+        assert server[f"{kind}Probe"]["httpGet"]["port"] == "http"
+    startup = server["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 600
+
+
+def test_one_name_leads_from_the_ingress_to_the_port(production: Manifests) -> None:
+    service = production.one("Service")
+    (port,) = service["spec"]["ports"]
+    assert (port["name"], port["targetPort"]) == ("http", "http")
+    for ingress in production.all("Ingress"):
+        (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+        assert path["backend"]["service"] == {"name": service["metadata"]["name"], "port": {"name": "http"}}
+    (endpoint,) = production.one("PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert endpoint["port"] == "http"
+    assert endpoint["path"] in routes()
+
+
+def test_selectors_find_the_serving_pods_and_never_the_jobs(production: Manifests) -> None:
+    serving, fetching = (template["metadata"]["labels"] for template in (production.pod, production.job))
+    pod_spec = production.pod["spec"]
+    selectors = [
+        production.one("Service")["spec"]["selector"],
+        production.one("Deployment")["spec"]["selector"]["matchLabels"],
+        production.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        production.one("PodMonitor")["spec"]["selector"]["matchLabels"],
+        production.one("NetworkPolicy", "clip-app-serve")["spec"]["podSelector"]["matchLabels"],
+        *(spread["labelSelector"]["matchLabels"] for spread in pod_spec["topologySpreadConstraints"]),
+    ]
+    for selector in selectors:
+        assert selector.items() <= serving.items()
+        assert not selector.items() <= fetching.items()
+    only_job = production.one("NetworkPolicy", "clip-app-prefetch")["spec"]["podSelector"]["matchLabels"]
+    assert only_job.items() <= fetching.items()
+
+
+# The cache.
+
+
+@pytest.mark.parametrize(("variant", "mode"), [("single-node", "ReadWriteOnce"), ("production", "ReadWriteMany")])
+def test_the_volume_can_be_mounted_where_the_overlay_says(variant: str, mode: str) -> None:
+    assert Manifests.of(variant).one("PersistentVolumeClaim")["spec"]["accessModes"] == [mode]
+
+
+def test_the_job_alone_writes_the_cache(manifests: Manifests) -> None:
+    claim = manifests.one("PersistentVolumeClaim")["metadata"]["name"]
+    for template in (manifests.pod, manifests.job):
+        volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
+        assert volumes["cache"]["persistentVolumeClaim"]["claimName"] == claim
+    for container in manifests.containers:
+        (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "cache"]
+        assert mount["mountPath"] == manifests.environment(container)["HF_HOME"]
+        assert mount.get("readOnly", False) is (container is not manifests.writer)
+
+
+def test_who_only_reads_is_offline_and_the_writer_is_not(manifests: Manifests) -> None:
+    assert manifests.environment(manifests.server)["HF_HUB_OFFLINE"] == "1"
+    assert manifests.environment(manifests.waiter)["HF_HUB_OFFLINE"] == "1"
+    assert not {name for name in manifests.environment(manifests.writer) if "OFFLINE" in name}
+
+
+def test_all_containers_ask_for_the_same_model(manifests: Manifests) -> None:
+    sources = {container["envFrom"][0]["configMapRef"]["name"] for container in manifests.containers}
+    assert len(sources) == 1
+    assert len({container["image"] for container in manifests.containers}) == 1
+
+
+def test_the_job_tries_again_only_where_that_can_help(manifests: Manifests) -> None:
+    rules = manifests.one("Job")["spec"]["podFailurePolicy"]["rules"]
+    (hopeless,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
+    reasons = ("tls", "integrity", "permissions", "not_found")
+    assert set(hopeless["values"]) == {USAGE} | {EXIT_CODES[reason] for reason in reasons}
+    assert hopeless["containerName"] == manifests.writer["name"]
+    assert manifests.job["spec"]["restartPolicy"] == "Never", "a failure policy needs it"
+
+
+def test_the_private_authority_reaches_the_writer_as_a_file() -> None:
+    manifests = Manifests.of("production, keda, private-ca")
+    path = manifests.environment(manifests.writer)["CLIP_APP_CA_BUNDLE"]
+    (mount,) = [mount for mount in manifests.writer["volumeMounts"] if mount["name"] == "ca"]
+    assert Path(path).parent == Path(mount["mountPath"])
+    assert "CLIP_APP_CA_BUNDLE" not in manifests.environment(manifests.server)
+
+
+def test_nothing_turns_verification_off() -> None:
+    for variant in VARIANTS:
+        for switch in ("TLS_VERIFY", "DISABLE_SSL", "PYTHONHTTPSVERIFY", "insecure"):
+            assert switch.lower() not in rendered(variant).lower()
+
+
+# Scaling, stopping, moving.
+
+
+def test_the_autoscaler_goes_from_1_to_3_at_80_percent_and_alone_counts_replicas(production: Manifests) -> None:
+    spec = production.one("HorizontalPodAutoscaler")["spec"]
+    assert (spec["minReplicas"], spec["maxReplicas"]) == (1, 3)
+    (metric,) = spec["metrics"]
+    assert metric["resource"] == {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}
+    assert spec["scaleTargetRef"]["name"] == production.one("Deployment")["metadata"]["name"]
+    assert "replicas" not in production.one("Deployment")["spec"]
+
+
+def test_keda_takes_the_autoscalers_place_and_asks_for_a_metric_that_exists() -> None:
+    manifests = Manifests.of("production, keda, private-ca")
+    assert manifests.all("HorizontalPodAutoscaler") == []
+    spec = manifests.one("ScaledObject")["spec"]
+    assert spec["scaleTargetRef"]["name"] == manifests.one("Deployment")["metadata"]["name"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (1, 3)
+    (trigger,) = spec["triggers"]
+    (family,) = telemetry.QUEUE_DEPTH.collect()
+    assert f"{family.name}{{" in trigger["metadata"]["query"]
+    assert int(trigger["metadata"]["threshold"]) == Settings.model_fields["max_batch_size"].default
+
+
+def test_every_container_says_what_it_needs(manifests: Manifests) -> None:
+    for container in manifests.containers:
+        for what in ("cpu", "memory", "ephemeral-storage"):
+            request, limit = (quantity(container["resources"][kind][what]) for kind in ("requests", "limits"))
+            assert 0 < request <= limit
+    assert quantity(manifests.writer["resources"]["limits"]["memory"]) >= 4 * 2**30, "converting takes 2.5 GB"
+
+
+def test_threads_decoders_and_quota_are_the_same_whole_cores(manifests: Manifests) -> None:
+    resources = manifests.server["resources"]
+    cores = quantity(resources["requests"]["cpu"])
+    assert cores == int(cores) == quantity(resources["limits"]["cpu"])
+    assert manifests.environment(manifests.server)["CLIP_APP_THREADS"] == str(int(cores))
+    (threads,) = [v for v in manifests.server["env"] if v["name"] == "CLIP_APP_THREADS"]
+    assert threads["valueFrom"]["resourceFieldRef"] == {"resource": "requests.cpu", "divisor": "1"}
+
+
+def test_a_stopping_pod_has_time_for_what_it_accepted(manifests: Manifests) -> None:
+    before = manifests.server["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert before >= 5
+    assert manifests.pod["spec"]["terminationGracePeriodSeconds"] > before + GRACE_SECONDS
+
+
+def test_a_drain_takes_one_pod_at_a_time_and_is_never_blocked(manifests: Manifests) -> None:
+    spec = manifests.one("PodDisruptionBudget")["spec"]
+    assert (spec["maxUnavailable"], spec["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert "minAvailable" not in spec
+
+
+def test_replicas_spread_over_nodes_and_zones(manifests: Manifests) -> None:
+    keys = {spread["topologyKey"] for spread in manifests.pod["spec"]["topologySpreadConstraints"]}
+    assert keys == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+
+
+def test_a_visitor_stays_with_one_pod(production: Manifests) -> None:
+    service = production.one("Service")
+    assert service["spec"]["sessionAffinity"] == "ClientIP"
+    sticky = "traefik.ingress.kubernetes.io/service.sticky.cookie"
+    annotations = service["metadata"]["annotations"]
+    assert annotations[sticky] == annotations[f"{sticky}.secure"] == annotations[f"{sticky}.httponly"] == "true"
+
+
+# What it may do.
+
+
+def test_the_pods_fulfil_the_restricted_standard(manifests: Manifests) -> None:
+    for template in (manifests.pod, manifests.job):
+        spec = template["spec"]
+        security = spec["securityContext"]
+        assert security["runAsNonRoot"] is True
+        assert security["runAsUser"] == security["runAsGroup"] == 10001
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(spec)
+        assert all({"configMap", "emptyDir", "persistentVolumeClaim"} & set(volume) for volume in spec["volumes"])
+    for container in manifests.containers:
+        assert container["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
+        assert "/tmp" in {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert manifests.one("ServiceAccount")["automountServiceAccountToken"] is False
+
+
+def ports(rules: list[dict[str, Any]]) -> set[int | str]:
+    return {port["port"] for rule in rules for port in rule["ports"]}
+
+
+def test_the_network_is_open_for_pictures_scrapes_names_and_the_job_alone_for_the_hub(manifests: Manifests) -> None:
+    serve, fetch = (manifests.one("NetworkPolicy", f"clip-app-{who}")["spec"] for who in ("serve", "prefetch"))
+    assert serve["policyTypes"] == fetch["policyTypes"] == ["Ingress", "Egress"]
+    assert ports(serve["ingress"]) == {"http"}
+    assert ports(serve["egress"]) == {53}
+    assert "ingress" not in fetch
+    assert ports(fetch["egress"]) == {53, 443}
+    for rule in (*serve["egress"], *fetch["egress"]):
+        assert ports([rule]) == {443} or rule["to"], "names are asked for in the cluster only"
+
+
+def test_in_production_only_the_ingress_and_prometheus_get_in(production: Manifests) -> None:
+    (rule,) = production.one("NetworkPolicy", "clip-app-serve")["spec"]["ingress"]
+    (source,) = rule["from"]
+    (expression,) = source["namespaceSelector"]["matchExpressions"]
+    assert expression["values"] == ["traefik", "monitoring"]
+
+
+def test_metrics_do_not_go_out_through_the_ingress(production: Manifests) -> None:
+    ingress = production.one("Ingress", "clip-app-metrics")
+    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+    assert (path["path"], path["pathType"]) == ("/metrics", "Prefix")
+    nobody = production.one("Middleware")["metadata"]
+    named = ingress["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.middlewares"]
+    assert named == f"{nobody['namespace']}-{nobody['name']}@kubernetescrd"
+    assert production.one("Middleware")["spec"]["ipAllowList"]["sourceRange"] == ["127.0.0.1/32"]
+
+
+# Monitoring.
+
+
+def prometheus_rule() -> str:
+    groups = [
+        g
+        for name in ("recording", "alerts")
+        for g in yaml.safe_load((MONITORING / f"{name}.yml").read_text())["groups"]
+    ]
+    found = {
+        "apiVersion": "monitoring.coreos.com/v1",
+        "kind": "PrometheusRule",
+        "metadata": {"name": "clip-app", **NAMESPACED, "labels": {"release": "kube-prometheus-stack"}},
+        "spec": {"groups": groups},
+    }
+    head = "# Written by make docs out of monitoring/recording.yml and alerts.yml: change those.\n"
+    return head + yaml.safe_dump(found, sort_keys=False, width=110)
+
+
+def test_the_rules_are_those_of_monitoring() -> None:
+    if os.environ.get("CLIP_APP_TESTS_WRITE_DOCS"):
+        RULES.write_text(prometheus_rule(), encoding="utf-8")
+    assert RULES.read_text(encoding="utf-8") == prometheus_rule(), "make docs writes it anew"
+
+
+def test_the_dashboard_is_that_of_monitoring(production: Manifests) -> None:
+    dashboard = production.one("ConfigMap", "clip-app-dashboard")
+    assert dashboard["data"]["dashboard.json"] == (MONITORING / "dashboard.json").read_text(encoding="utf-8")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_pods_are_scraped_under_the_job_name_of_the_rules(production: Manifests) -> None:
+    (endpoint,) = production.one("PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert {"targetLabel": "job", "replacement": "clip_app"} in endpoint["relabelings"]
+    assert 'job="clip_app"' in RULES.read_text(encoding="utf-8")
