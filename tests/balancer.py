@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import ClassVar
@@ -56,9 +56,10 @@ class _Handler(BaseHTTPRequestHandler):
             if self.server.sticky:
                 self.send_header("Set-Cookie", f"{COOKIE}={number}; Path=/")
             self.end_headers()
-            for chunk in answer.iter_raw():
-                self.wfile.write(chunk)
-                self.wfile.flush()
+            with suppress(httpx.RemoteProtocolError):  # a replica that breaks off: so does the balancer
+                for chunk in answer.iter_raw():
+                    self.wfile.write(chunk)
+                    self.wfile.flush()
 
     do_POST = do_HEAD = do_GET
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from balancer import balancing
 from conftest import served
+from gradio_client import Client, handle_file
 
 FILE = {"_type": "gradio.FileData"}
 TRIES = 6
@@ -20,15 +21,15 @@ def replicas(server: str) -> Iterator[list[str]]:
         yield [server, other]
 
 
-def ask_the_page(client: httpx.Client, picture: Path) -> str:
-    """Upload, ask, fetch the answer, as the page does; return what Gradio says at the end."""
+def ask_the_page(client: httpx.Client, picture: Path, replicas: tuple[str, str, str] = ("", "", "")) -> str:
+    """Upload, call and fetch the answer, as the page does; return what the stream of the answer says."""
+    upload, call, answer = replicas
     with picture.open("rb") as file:
-        (path,) = client.post("/gradio_api/upload", files={"files": file}).json()
-    asked = client.post("/gradio_api/call/analyze", json={"data": [{"path": path, "meta": FILE}, None, 2]})
-    if asked.status_code != 200:
-        return f"refused with {asked.status_code}"
-    with client.stream("GET", f"/gradio_api/call/analyze/{asked.json()['event_id']}") as events:
-        return next((line for line in events.iter_lines() if line.startswith("event: ")), f"{events.status_code}")
+        (path,) = client.post(f"{upload}/gradio_api/upload", files={"files": file}).json()
+    data = {"data": [{"path": path, "meta": FILE}, None, 2]}
+    event = client.post(f"{call}/gradio_api/call/analyze", json=data).json()["event_id"]
+    with client.stream("GET", f"{answer}/gradio_api/call/analyze/{event}") as events:
+        return next(line for line in events.iter_lines() if line.startswith("event: "))
 
 
 def test_rest_works_behind_any_balancer(replicas: list[str], photographs: dict[str, Path]) -> None:
@@ -40,11 +41,26 @@ def test_rest_works_behind_any_balancer(replicas: list[str], photographs: dict[s
         assert balancer.seen == {0: TRIES, 1: TRIES}
 
 
-def test_the_page_needs_one_and_the_same_replica(replicas: list[str], photographs: dict[str, Path]) -> None:
-    """The upload lies on the disk of one replica, and its queue knows the call."""
+@pytest.mark.parametrize(
+    ("upload", "call", "answer", "end"),
+    [
+        (0, 0, 0, "event: complete"),
+        (0, 1, 1, "event: error"),  # the upload lies on the disk of the other one
+        (0, 0, 1, "event: error"),  # the call waits in the queue of the other one
+    ],
+)
+def test_the_page_needs_one_and_the_same_replica(
+    replicas: list[str], photographs: dict[str, Path], upload: int, call: int, answer: int, end: str
+) -> None:
+    chosen = (replicas[upload], replicas[call], replicas[answer])
+    with httpx.Client(timeout=60) as client:
+        assert ask_the_page(client, photographs["coffee"], chosen) == end
+
+
+def test_the_page_never_works_where_requests_take_turns(replicas: list[str], photographs: dict[str, Path]) -> None:
     with balancing(replicas) as balancer, httpx.Client(base_url=balancer.url, timeout=60) as client:
         answers = [ask_the_page(client, photographs["coffee"]) for _ in range(TRIES)]
-    assert "event: complete" not in answers, answers
+    assert answers == ["event: error"] * TRIES
 
 
 def test_with_a_cookie_the_page_works_and_visitors_spread(replicas: list[str], photographs: dict[str, Path]) -> None:
@@ -53,3 +69,12 @@ def test_with_a_cookie_the_page_works_and_visitors_spread(replicas: list[str], p
             with httpx.Client(base_url=balancer.url, timeout=60) as client:
                 assert ask_the_page(client, photographs["coffee"]) == "event: complete"
         assert balancer.seen == {0: 3 * TRIES // 2, 1: 3 * TRIES // 2}
+
+
+def test_gradios_client_keeps_the_cookie(replicas: list[str], photographs: dict[str, Path]) -> None:
+    with balancing(replicas, sticky=True) as balancer:
+        for _ in range(2):
+            client = Client(balancer.url, verbose=False)
+            result = client.predict(handle_file(photographs["coffee"]), top_k=1, api_name="/analyze")
+            assert result["groups"][0]["labels"][0]["label"] == "cup of coffee"
+        assert all(balancer.seen.values())
