@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format bench docs monitoring k8s-test clean
+.PHONY: run test lint format bench docs monitoring k8s-test lock clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -42,6 +42,13 @@ build/checkov/.installed:
 	@$(PYTHON) -m venv build/checkov
 	@build/checkov/bin/pip install --quiet 'checkov>=3.3,<4'
 	@touch $@
+# torch itself is not locked: its CPU build is another file, with another hash, under the same version.
+LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-header --upgrade
+
+lock: $(VENV)/.developed  ## Pin what the image installs, with hashes, in requirements/
+	@$(LOCK) --extra heic --extra openvino --no-emit-package torch --excludes requirements/cuda.txt pyproject.toml \
+		--output-file requirements/image.txt >/dev/null
+	@echo hatchling | $(LOCK) --no-annotate - --output-file requirements/build.txt >/dev/null
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info
