@@ -20,6 +20,13 @@ format: $(VENV)/.developed  ## Write the code in the one style
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peers, by turns; writes docs/performance.md
+lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's
+	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml --extra heic --extra openvino \
+		--no-emit-package torch --excludes requirements/cuda.txt >/dev/null
+	@echo hatchling | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
+LOCKED := --quiet --upgrade --generate-hashes --no-header --python-version 3.11 --python-platform linux
+
+bench: $(VENV)/.developed  ## Time one analysis, stage by stage, beside the transformers pipeline
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
