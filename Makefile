@@ -20,13 +20,6 @@ format: $(VENV)/.developed  ## Write the code in the one style
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peers, by turns; writes docs/performance.md
-lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's
-	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml --extra heic --extra openvino \
-		--no-emit-package torch --excludes requirements/cuda.txt >/dev/null
-	@echo hatchling | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
-LOCKED := --quiet --upgrade --generate-hashes --no-header --python-version 3.11 --python-platform linux
-
-bench: $(VENV)/.developed  ## Time one analysis, stage by stage, beside the transformers pipeline
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
@@ -49,13 +42,13 @@ build/checkov/.installed:
 	@$(PYTHON) -m venv build/checkov
 	@build/checkov/bin/pip install --quiet 'checkov>=3.3,<4'
 	@touch $@
-# torch itself is not locked: its CPU build is another file, with another hash, under the same version.
-LOCK := $(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform linux --generate-hashes --no-header --upgrade
 
-lock: $(VENV)/.developed  ## Pin what the image installs, with hashes, in requirements/
-	@$(LOCK) --extra heic --extra openvino --no-emit-package torch --excludes requirements/cuda.txt pyproject.toml \
-		--output-file requirements/image.txt >/dev/null
-	@echo hatchling | $(LOCK) --no-annotate - --output-file requirements/build.txt >/dev/null
+LOCKED := --quiet --upgrade --generate-hashes --no-header --python-version 3.11 --python-platform linux
+
+lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's
+	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml --extra heic --extra openvino \
+		--no-emit-package torch --excludes requirements/cuda.txt >/dev/null
+	@echo hatchling | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info
