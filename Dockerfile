@@ -1,0 +1,67 @@
+# Builds with docker, podman or buildah; docs/docker.md says how, and what was measured.
+ARG BASE_IMAGE=docker.io/library/python:3.11-slim
+
+# What is installed, in an environment of its own that the images copy: pip and its cache stay behind.
+FROM ${BASE_IMAGE} AS dependencies
+RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
+COPY requirements/image.txt /tmp/image.txt
+RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --require-hashes --requirement /tmp/image.txt
+# torch is not in the lock: its CPU build is another file than the registry's CUDA build, under the same version.
+# Give the address of PyTorch's own index of CPU wheels (see pytorch.org, "Get started"); empty, it is the registry's
+# build, which on x86-64 takes several gigabytes of CUDA libraries with it. Its other dependencies are in the lock.
+ARG TORCH_VERSION=2.13.0
+ARG TORCH_INDEX_URL=
+RUN /opt/pip/bin/pip --python /opt/venv/bin/python install \
+        ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} "torch==${TORCH_VERSION}" \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python check
+
+# The app lies beside its dependencies, so that a change of it is a layer of megabytes.
+FROM dependencies AS package
+COPY requirements/build.txt /tmp/build.txt
+RUN /opt/pip/bin/pip install --require-hashes --requirement /tmp/build.txt
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY clip_app clip_app
+RUN /opt/pip/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/app /wheels/*.whl
+
+FROM ${BASE_IMAGE} AS base
+# A base image brings a pip of its own; nothing here installs anything any more.
+RUN groupadd --gid 10001 clip_app \
+    && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin clip_app \
+    && install --directory --owner 10001 --group 10001 --mode 2775 /cache \
+    && rm -rf /usr/local/bin/pip* /usr/local/lib/python3*/site-packages/pip* /usr/local/lib/python3*/ensurepip
+COPY --from=dependencies /opt/venv /opt/venv
+COPY --from=package /opt/app /opt/app
+ENV PATH=/opt/app/bin:/opt/venv/bin:$PATH \
+    PYTHONPATH=/opt/app \
+    PYTHONDONTWRITEBYTECODE=1 \
+    HF_HOME=/cache \
+    CLIP_APP_HOST=0.0.0.0
+EXPOSE 7860
+# Ready, not merely alive: the first start may fetch the model. There is no curl.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10m --retries=3 CMD ["python3", "-I", "-S", "-c", \
+    "import os, urllib.request as r; e = os.environ; r.build_opener(r.ProxyHandler({})).open(f'http://127.0.0.1:{e.get(\"CLIP_APP_PORT\") or e.get(\"PORT\") or 7860}/readyz', timeout=4)"]
+ENTRYPOINT ["clip-app"]
+CMD ["serve"]
+ARG VERSION=0
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="clip_app" \
+      org.opencontainers.image.description="See what is in a picture with CLIP: a page, an API and metrics, on a CPU" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}"
+
+# Carries its model: for hosts without a volume. Written by root, so that the app cannot change it.
+FROM base AS with-model
+ARG MODEL=openai/clip-vit-base-patch32
+ENV CLIP_APP_MODEL=${MODEL}
+RUN clip-app prefetch
+ENV HF_HUB_OFFLINE=1
+USER 10001:10001
+
+# Takes its model from the volume at /cache, and fetches it into there where it is missing.
+FROM base AS runtime
+VOLUME ["/cache"]
+USER 10001:10001
