@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format bench docs monitoring k8s-test lock clean
+.PHONY: run test lint format bench docs monitoring image image-test k8s-test lock clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -32,6 +32,20 @@ monitoring:  ## Prometheus on loopback against the running app; PORT as for run,
 	@sed "s/127.0.0.1:7860/127.0.0.1:$${PORT:-7860}/" monitoring/prometheus.yml >build/monitoring/prometheus.yml
 	@exec prometheus --config.file=build/monitoring/prometheus.yml --storage.tsdb.path=build/monitoring/data \
 		--web.listen-address=127.0.0.1:$${PROMETHEUS_PORT:-9090} --enable-feature=exemplar-storage
+
+IMAGE ?= localhost/clip_app
+TARGET ?= runtime
+BUILDER ?= $(shell for name in buildah podman docker; do command -v $$name && break; done)
+
+image:  ## Build the image with buildah, podman or docker; TARGET=with-model, BASE_IMAGE, TORCH_INDEX_URL, IMAGE_ARGS
+	@test -n "$(BUILDER)" || { echo "none of buildah, podman and docker is installed"; exit 1; }
+	BUILDAH_FORMAT=docker BUILDAH_LAYERS=true $(BUILDER) build --target $(TARGET) --tag $(IMAGE):$(TARGET) \
+		--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
+		$(foreach name,BASE_IMAGE TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
+
+image-test: $(VENV)/.developed  ## Build both targets and run them locked down; prints size, start and stop
+	@CLIP_APP_TESTS_IMAGE=1 $(BIN)/python -m pytest -s tests/test_image.py
 
 k8s-test: $(VENV)/.developed build/checkov/.installed  ## Build every overlay and check it; a KUBECONFIG asks that cluster too
 	@command -v kubectl >/dev/null || { echo "kubectl is not installed; .ci/kubectl DIR puts it into DIR"; exit 1; }
