@@ -266,7 +266,7 @@ def test_stopped_under_load_it_loses_no_accepted_request(
                 name for name in load.sent.keys() - load.answered.keys() if load.sent[name] < signalled - HEAD_START
             }
             engine("kill", "--signal=TERM", container.name)
-            code = engine("wait", container.name).stdout.strip()
+            code = engine("wait", container.name, timeout=3 * STOP_SECONDS).stdout.strip()
             took = time.monotonic() - signalled
         log = engine("logs", container.name).stderr
     lines = [json.loads(line) for line in log.splitlines() if line.startswith("{")]
