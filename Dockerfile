@@ -59,6 +59,11 @@ LABEL org.opencontainers.image.title="clip_app" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 
+# Takes its model from the volume at /cache, and fetches it into there where it is missing.
+FROM base AS runtime
+VOLUME ["/cache"]
+USER 10001:10001
+
 # Carries its model: for hosts without a volume. Written by root, so that the app cannot change its files. Label
 # embeddings are of one precision, and which one serves depends on the CPU that the image will run on.
 FROM base AS with-model
@@ -66,9 +71,4 @@ ARG MODEL=openai/clip-vit-base-patch32
 ENV CLIP_APP_MODEL=${MODEL}
 RUN CLIP_APP_PRECISION=float32 clip-app prefetch && CLIP_APP_PRECISION=bfloat16 clip-app prefetch
 ENV HF_HUB_OFFLINE=1
-USER 10001:10001
-
-# Takes its model from the volume at /cache, and fetches it into there where it is missing.
-FROM base AS runtime
-VOLUME ["/cache"]
 USER 10001:10001
