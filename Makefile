@@ -23,7 +23,7 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
-	@CLIP_APP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py
+	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py
 
 monitoring:  ## Prometheus on loopback against the running app; PORT as for run, PROMETHEUS_PORT overrides 9090
 	@command -v prometheus >/dev/null || { echo "prometheus is not installed; Debian has it under that name"; exit 1; }
@@ -45,7 +45,7 @@ image:  ## Build the image with buildah, podman or docker; TARGET=with-model, BA
 		$(foreach name,BASE_IMAGE TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
 
 image-test: $(VENV)/.developed  ## Build both targets and run them locked down; prints size, start and stop
-	@CLIP_APP_TESTS_IMAGE=1 $(BIN)/python -m pytest -s tests/test_image.py
+	@CLIP_TESTS_IMAGE=1 $(BIN)/python -m pytest -s tests/test_image.py
 
 k8s-test: $(VENV)/.developed build/checkov/.installed  ## Build every overlay and check it; a KUBECONFIG asks that cluster too
 	@command -v kubectl >/dev/null || { echo "kubectl is not installed; .ci/kubectl DIR puts it into DIR"; exit 1; }

@@ -29,7 +29,7 @@ CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
 
-SKIP_NOTHING = "CLIP_APP_TESTS_SKIP_NOTHING"
+SKIP_NOTHING = "CLIP_TESTS_SKIP_NOTHING"
 READY_SECONDS = 60
 CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 

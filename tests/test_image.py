@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 from real_image import Engine, engine_program, make_engine
 
-SWITCH = "CLIP_APP_TESTS_IMAGE"
+SWITCH = "CLIP_TESTS_IMAGE"
 UID = 10001
 MEMORY = 1 << 30
 READY_SECONDS = 60

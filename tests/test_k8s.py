@@ -379,7 +379,7 @@ def prometheus_rule() -> str:
 
 
 def test_the_rules_are_those_of_monitoring() -> None:
-    if os.environ.get("CLIP_APP_TESTS_WRITE_DOCS"):
+    if os.environ.get("CLIP_TESTS_WRITE_DOCS"):
         RULES.write_text(prometheus_rule(), encoding="utf-8")
     assert RULES.read_text(encoding="utf-8") == prometheus_rule(), "make docs writes it anew"
 

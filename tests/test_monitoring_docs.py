@@ -44,7 +44,7 @@ def filled(metric: MetricWrapperBase, label: str) -> str:
 
 def test_the_table_of_metrics_is_the_codes() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    if os.environ.get("CLIP_APP_TESTS_WRITE_DOCS"):
+    if os.environ.get("CLIP_TESTS_WRITE_DOCS"):
         text = TABLE.sub(lambda _: f"<!-- table -->\n{metrics_table()}<!-- end -->", text)
         DOCS.write_text(text, encoding="utf-8")
     found = TABLE.search(text)

@@ -1,6 +1,6 @@
 """How the model gets into the cache: the real client, over real TLS, with everything that goes wrong.
 
-Each case is a row of docs/tls-and-cache.md; with CLIP_APP_TESTS_WRITE_DOCS set, a run writes the table.
+Each case is a row of docs/tls-and-cache.md; with CLIP_TESTS_WRITE_DOCS set, a run writes the table.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def hub(authority: Authority) -> Iterator[FakeHub]:
 @pytest.fixture(scope="module", autouse=True)
 def _write_docs() -> Iterator[None]:
     yield
-    if os.environ.get("CLIP_APP_TESTS_WRITE_DOCS"):
+    if os.environ.get("CLIP_TESTS_WRITE_DOCS"):
         rows = ["| case | exit | first line of the message |", "|---|---|---|"]
         rows += [f"| {case} | {code} | {line} |" for case, (code, line) in TABLE.items()]
         text = DOCS.read_text(encoding="utf-8")
