@@ -112,13 +112,17 @@ def scraped(
 def test_the_recording_rules_give_the_numbers_of_the_load_generator(scraped: tuple[Prometheus, Load]) -> None:
     prom, load = scraped
     assert (load.invalid, load.errors) == (10, 10)
-    # A rate is a straight line through the samples: it is near the count. A ratio of rates is the ratio itself.
+    # A rate is a straight line through the samples, drawn out to both ends of the window by up to 1.1 of the usual time
+    # between two: it is near the count. A ratio of rates is the ratio itself.
+    samples = prom.value(hurried('count_over_time(up{job="clip_app"}[5m])', PACE))
+    near = 0.05 + 2 * 1.1 / (samples - 1)
+    assert near < 0.2, "a machine on which Prometheus comes to scrape this seldom shows nothing"
     for source, count in (("api", len(load.api_ok)), ("rest", load.all - len(load.api_ok))):
         rate = prom.value(f'job_source:clip_app_images_uploaded:rate5m{{source="{source}"}}')
-        assert rate * 30 == pytest.approx(count, rel=0.05)
-    assert prom.value("job:clip_app_images_uploaded:rate5m") * 30 == pytest.approx(load.all, rel=0.05)
+        assert rate * 30 == pytest.approx(count, rel=near)
+    assert prom.value("job:clip_app_images_uploaded:rate5m") * 30 == pytest.approx(load.all, rel=near)
     ok = prom.value('job_endpoint_outcome:clip_app_analyses:rate5m{endpoint="rest", outcome="ok"}')
-    assert ok * 30 == pytest.approx(len(load.rest_ok), rel=0.05)
+    assert ok * 30 == pytest.approx(len(load.rest_ok), rel=near)
     assert prom.value("job:clip_app_analyses_error:ratio_rate5m") == pytest.approx(load.errors / load.all, rel=1e-3)
     assert prom.value("job:clip_app_analyses_rejected:ratio_rate5m") == 0
     assert prom.value("job:clip_app_batch_size:mean5m") == 1, "they were sent one after the other"
