@@ -20,8 +20,7 @@ RUN torch="$(echo /opt/venv/lib/python3*/site-packages/torch)" \
     && rm -rf "$torch/include" "$torch/share" "$torch/test" \
     && find "$torch/bin" -type f ! -name torch_shm_manager -delete
 
-# The app lies beside its dependencies, so that a change of it is a layer of megabytes. What is made from the bundled
-# model is found again by its files' times, which a layer keeps in whole seconds only.
+# The app lies beside its dependencies, so that a change of it is a layer of megabytes.
 FROM dependencies AS package
 COPY requirements/build.txt /tmp/build.txt
 RUN /opt/pip/bin/pip install --require-hashes --requirement /tmp/build.txt
@@ -29,8 +28,7 @@ WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY clip_app clip_app
 RUN /opt/pip/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
-    && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/app /wheels/*.whl \
-    && find /opt/app/clip_app/bundled -type f -exec touch --date=2000-01-01 {} +
+    && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/app /wheels/*.whl
 
 FROM ${BASE_IMAGE} AS base
 # A base image brings a pip of its own; nothing here installs anything any more.

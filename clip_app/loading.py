@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from clip_app.conversion import Converted, variant_of
@@ -64,20 +63,11 @@ class Serving:
 class Loader:
     """Loads the model that the settings name, once."""
 
-    def __init__(
-        self, settings: Settings, *, preload: Sequence[str] | None = None, photographs: Path | None = None
-    ) -> None:
-        """Prepare to load.
-
-        Args:
-            settings: what to load, and how.
-            preload: the groups to embed first; by default the default groups.
-            photographs: a folder to calibrate int8 on; by default the examples of the package.
-        """
+    def __init__(self, settings: Settings, *, preload: Sequence[str] | None = None) -> None:
+        """Prepare to load; ``preload`` names the groups to embed first, by default the default groups."""
         self.status = LoadStatus()
         self._settings = settings
         self._preload = preload
-        self._photographs = photographs
         self._serving: Serving | None = None
         self._thread = threading.Thread(target=self.run, name="model-loader", daemon=True)
         # Read now, so that a bad label file stops the start.
@@ -169,7 +159,7 @@ class Loader:
             return found
         self.status = LoadStatus("converting")
         try:
-            return source.convert(variant, self._photographs)
+            return source.convert(variant)
         except (HubError, CheckpointError) as error:
             if self._settings.engine == "openvino" or variant == "int8":
                 raise

@@ -156,5 +156,6 @@ def _home(folder: Path) -> Path:
     digest = hashlib.sha256(str(folder).encode())
     for path in sorted(folder.iterdir()):
         info = path.stat()
-        digest.update(f"{path.name} {info.st_size} {info.st_mtime_ns}".encode())
+        # Whole seconds: an image's layers keep no more of a file's time.
+        digest.update(f"{path.name} {info.st_size} {int(info.st_mtime)}".encode())
     return cache_root() / "clip_app" / f"{folder.name}-{digest.hexdigest()[:16]}"
