@@ -29,18 +29,23 @@ CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
 
-SKIP_NOTHING = "CLIP_TESTS_SKIP_NOTHING"
+MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
+NO_CUDA = "no CUDA device"
 READY_SECONDS = 60
 CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Where everything is installed, a skipped test is a failure; and nothing is left behind."""
+    """Where everything is installed, a test skipped for another reason is a failure; and nothing is left behind."""
     if not hasattr(session.config, "workerinput"):
         shutil.rmtree(CACHE, ignore_errors=True)
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if os.environ.get(SKIP_NOTHING) and reporter and reporter.stats.get("skipped"):
+    if reporter is None or MAY_SKIP not in os.environ:
+        return
+    skipped = [report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", [])]
+    if wrong := set(skipped) - set(os.environ[MAY_SKIP].split("|")):
+        print(f"\nskipped, and must not be here: {'; '.join(sorted(wrong))}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 

@@ -71,10 +71,10 @@ def test_texts_of_every_length_agree(converted: Converted) -> None:
     np.testing.assert_allclose(model.encode_texts(texts), reference.encode_texts(texts), atol=1e-5)
 
 
-@pytest.mark.skipif(not has_bfloat16(), reason="this CPU does not compute in bfloat16")
 def test_bfloat16_keeps_the_best_label(converted: Converted, photographs: dict[str, Path]) -> None:
+    """A processor with AVX-512 alone emulates it; where there is none, OpenVINO computes in float32 and says so."""
     reference, model = open_both(bundled_folder(), converted, "bfloat16")
-    assert model.info.precision == "bfloat16"
+    assert model.info.precision in ({"bfloat16"} if has_bfloat16() else {"bfloat16", "float32"})
     ours, theirs = our_logits(model, photographs), our_logits(reference, photographs)
     assert (ours.argmax(1) == theirs.argmax(1)).all()
     np.testing.assert_allclose(ours, theirs, atol=0.3)
@@ -102,25 +102,24 @@ def test_int8_says_how_well_it_agrees_and_does_so(tmp_path: Path, photographs: d
     assert cosines.max() < 1 - 1e-6, "it is not float32 under another name"
 
 
-def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(tmp_path: Path) -> None:
+def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(converted: Converted, tmp_path: Path) -> None:
     store = ConversionStore(tmp_path)
-    made = store.make(bundled_folder(), "float", examples_folder())
-    (made.folder / "image.bin").write_bytes(b"short")
+    shutil.copytree(converted.folder, tmp_path / "float")
+    assert store.find("float") is not None
+    (tmp_path / "float" / "image.bin").write_bytes(b"short")
     assert store.find("float") is None
-    assert store.make(bundled_folder(), "float", examples_folder()).files == made.files
+    assert store.make(bundled_folder(), "float", examples_folder()).files == converted.files
     assert sorted(path.name for path in tmp_path.iterdir()) == ["float"], "nothing is left beside it"
 
 
 def test_conversions_at_the_same_time_do_not_hurt_each_other(tmp_path: Path) -> None:
-    with ThreadPoolExecutor(3) as pool:
-        made = list(pool.map(lambda _: convert(bundled_folder(), tmp_path), range(3)))
-    assert made[0] == made[1] == made[2]
-    assert Converted.read(tmp_path / "float") == made[0]
     killed = tmp_path / ".float.killed"
     killed.mkdir()
     os.utime(killed, (0, 0))
-    ConversionStore(tmp_path).make(bundled_folder(), "float", examples_folder())
-    assert [path.name for path in tmp_path.iterdir()] == ["float"]
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: convert(bundled_folder(), tmp_path), range(2))
+    assert one == other == Converted.read(tmp_path / "float")
+    assert [path.name for path in tmp_path.iterdir()] == ["float"], "what was left by a killed one is gone"
 
 
 def test_a_damaged_checkpoint_is_named_by_the_other_process_too(tmp_path: Path) -> None:
