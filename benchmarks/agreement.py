@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from clip_app.bank import LabelBank
-from clip_app.conversion import ConversionStore
+from clip_app.engines.conversion import ConversionStore
 from clip_app.images import decode
 from clip_app.labels import load_groups
 from clip_app.model import Model, load_model

@@ -136,9 +136,9 @@ def _work(pipe: Connection, make: Callable[..., Callable[..., Any]], arguments: 
 
 def clip_app_calls(checkpoint: Path, options: dict[str, Any]) -> Callable[[Path, tuple[str, ...] | None], int]:
     """Analyses of clip_app; without labels the default groups are asked for."""
-    from clip_app.analysis import CLI, Analysis
     from clip_app.analyzer import Analyzer, Options
     from clip_app.loading import Loader
+    from clip_app.observation import CLI, Analysis
     from clip_app.settings import Settings
 
     settings = Settings(model=str(checkpoint), fallback="none", **options)

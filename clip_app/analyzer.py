@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from clip_app import images, scoring
-from clip_app.analysis import Analysis
 from clip_app.errors import BadOption, Busy
 from clip_app.labels import OWN_GROUP, LabelGroup, choose_groups, own_group
 from clip_app.loading import Loader, Serving
+from clip_app.observation import Analysis
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
 from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH

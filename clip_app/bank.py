@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clip_app.cache import write_atomically
-from clip_app.engine import Embeddings
+from clip_app.engines import Embeddings
 from clip_app.labels import OWN_GROUP, LabelGroup
 from clip_app.model import Model
 from clip_app.telemetry import LABEL_CACHE

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from clip_app.engine import Embeddings
+from clip_app.engines import Embeddings
 from clip_app.errors import EncodingFailed
 from clip_app.preprocessing import Pixels
 from clip_app.telemetry import BATCH_SIZE, QUEUE_DEPTH

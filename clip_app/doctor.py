@@ -15,8 +15,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from clip_app.cache import NO_LOCKS, cache_root, hash_file
-from clip_app.conversion import describe_conversion, variant_of
-from clip_app.engine import Choice, choose_engine
+from clip_app.engines import Choice, choose_engine
+from clip_app.engines.conversion import describe_conversion, variant_of
 from clip_app.errors import CheckpointError
 from clip_app.hub import EXIT_CODES, Hub, HubError, Reason
 from clip_app.machine import available_cpus, has_bfloat16

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from clip_app.conversion import Converted, variant_of
+from clip_app.engines.conversion import Converted, variant_of
 from clip_app.errors import CheckpointError, NotReady
 from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, load_groups, preset_folder
 from clip_app.machine import available_cpus
@@ -20,7 +20,7 @@ from clip_app.telemetry import MODEL_LOAD_SECONDS, MODEL_READY, set_model_info
 if TYPE_CHECKING:  # loading imports these in its own time, in the background
     from clip_app.bank import LabelBank, LabelStore
     from clip_app.batching import MicroBatcher
-    from clip_app.engine import Choice
+    from clip_app.engines import Choice
     from clip_app.model import Model
 
 __all__ = ["LoadStatus", "Loader", "Serving"]
@@ -130,7 +130,7 @@ class Loader:
 
     def _serve(self, source: Source) -> tuple[Source, Serving]:
         from clip_app.bank import LabelStore
-        from clip_app.engine import choose_engine
+        from clip_app.engines import choose_engine
         from clip_app.model import load_model
 
         settings = self._settings

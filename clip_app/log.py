@@ -11,7 +11,7 @@ import warnings
 from datetime import datetime, timezone
 from typing import Any
 
-from clip_app.call import current_call
+from clip_app.middleware.request_id import current_call
 from clip_app.settings import Settings
 
 __all__ = ["JsonFormatter", "TextFormatter", "configure_logging"]

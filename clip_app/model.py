@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from clip_app.checkpoint import check_folder, read_preprocessing
-from clip_app.engine import Embeddings, Engine, Precision
+from clip_app.engines import Embeddings, Engine, Precision
 from clip_app.preprocessing import Pixels, Preprocessing
 from clip_app.results import ModelInfo
 from clip_app.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from clip_app.conversion import Converted
+    from clip_app.engines.conversion import Converted
 
 __all__ = ["Model", "load_model"]
 
@@ -79,11 +79,11 @@ def load_model(
     check_folder(folder)
     engine: Engine
     if converted is not None:
-        from clip_app.openvino_engine import open_converted
+        from clip_app.engines.openvino import open_converted
 
         engine, tokenizer = open_converted(converted, precision=precision, threads=threads)
     else:
-        from clip_app.torch_engine import open_checkpoint
+        from clip_app.engines.torch import open_checkpoint
 
         assert precision != "int8"  # noqa: S101  the settings refuse it
         engine, tokenizer = open_checkpoint(folder, device=device, precision=precision, threads=threads)

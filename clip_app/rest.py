@@ -15,14 +15,14 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
-from clip_app.analysis import REST, Analysis
 from clip_app.analyzer import Analyzer, Options
-from clip_app.call import current_call
 from clip_app.errors import AppError, BadOption, Busy, ImageTooLarge, NotReady, UndecodableImage
-from clip_app.guard import error_response
 from clip_app.images import display_name
 from clip_app.labels import DEFAULT_TEMPLATE, split_labels
 from clip_app.loading import Loader, describe
+from clip_app.middleware.body_limit import error_response
+from clip_app.middleware.request_id import current_call
+from clip_app.observation import REST, Analysis
 from clip_app.results import AnalysisResult
 
 __all__ = ["IMAGES_PER_REQUEST", "add_error_handlers", "rest_routes"]

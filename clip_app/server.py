@@ -22,13 +22,14 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
-from clip_app.analysis import Face
 from clip_app.analyzer import Analyzer
-from clip_app.call import CallIds
-from clip_app.guard import BasicAuth, Guard
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
-from clip_app.refusals import Refusals
+from clip_app.middleware.basic_auth import BasicAuth
+from clip_app.middleware.body_limit import Guard
+from clip_app.middleware.counting import Refusals
+from clip_app.middleware.request_id import CallIds
+from clip_app.observation import Face
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
 

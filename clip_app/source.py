@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from clip_app import __version__
 from clip_app.checkpoint import check_folder
-from clip_app.conversion import ConversionStore, Converted, Variant
+from clip_app.engines.conversion import ConversionStore, Converted, Variant
 from clip_app.errors import CheckpointError
 from clip_app.settings import Settings
 

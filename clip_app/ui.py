@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from starlette.routing import Mount
 
 from clip_app import __version__, view
-from clip_app.analysis import ANALYZE, CLASSIFY, PAGE, PAGE_AGAIN, Analysis, Face, refuse
 from clip_app.analyzer import Analyzer, Options
-from clip_app.call import Call, call_of, current_call, enter
 from clip_app.errors import AppError, BadOption, NotReady
+from clip_app.gradio_host import gradio as gr  # before any other import of Gradio
 from clip_app.labels import DEFAULT_TEMPLATE, split_labels
-from clip_app.lean_gradio import gradio as gr  # before any other import of Gradio
 from clip_app.loading import Loader
+from clip_app.middleware.request_id import Call, call_of, current_call, enter
+from clip_app.observation import ANALYZE, CLASSIFY, PAGE, PAGE_AGAIN, Analysis, Face, refuse
 from clip_app.rest import Readiness, readiness
 from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.settings import Settings

@@ -18,12 +18,12 @@ from PIL import Image
 from test_model import PROMPTS, assert_equal_logits, our_logits, tiny_siglip, vit_b_32
 from transformers import AutoTokenizer
 
-from clip_app.conversion import ConversionStore, Converted
-from clip_app.engine import choose_engine
+from clip_app.engines import choose_engine
+from clip_app.engines.conversion import ConversionStore, Converted
+from clip_app.engines.openvino import open_converted
 from clip_app.errors import CheckpointError
 from clip_app.machine import has_bfloat16
 from clip_app.model import Model, load_model
-from clip_app.openvino_engine import open_converted
 from clip_app.settings import load_settings
 from clip_app.source import bundled_folder, examples_folder
 
@@ -141,7 +141,15 @@ def test_int8_without_photographs_says_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_conversion_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "clip_app.conversion", bundled_folder(), tmp_path, "float", examples_folder()]
+    command = [
+        sys.executable,
+        "-m",
+        "clip_app.engines.conversion",
+        bundled_folder(),
+        tmp_path,
+        "float",
+        examples_folder(),
+    ]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
     assert run.returncode == 1
     assert Converted.read(tmp_path) is None

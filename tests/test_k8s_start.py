@@ -142,7 +142,9 @@ def test_a_pod_that_waits_ends_at_once_when_it_is_told_to(node: Node) -> None:
     shell, option, script = waiter["command"]
     assert "sleep 5 &" in script
     # A pause that nobody waits for to its end.
-    waiting = node.start(waiter | {"command": [shell, option, script.replace("sleep 5 &", "echo pausing; sleep 600 &")]})
+    waiting = node.start(
+        waiter | {"command": [shell, option, script.replace("sleep 5 &", "echo pausing; sleep 600 &")]}
+    )
     wait_until_it_says(node, waiter, "pausing")
     waiting.terminate()
     assert waiting.wait(60) == 143

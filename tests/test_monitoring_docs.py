@@ -11,7 +11,7 @@ import yaml
 from prometheus_client.metrics import MetricWrapperBase
 from real_prometheus import MONITORING
 
-from clip_app import analysis, hub, telemetry  # noqa: F401  the values of labels are declared in the first two
+from clip_app import hub, observation, telemetry  # noqa: F401  the values of labels are declared in the first two
 
 DOCS = Path(__file__).parent.parent / "docs" / "monitoring.md"
 TABLE = re.compile(r"<!-- table -->\n(.*)<!-- end -->", re.S)

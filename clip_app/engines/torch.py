@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from clip_app.engine import Embeddings
+from clip_app.engines import Embeddings
 from clip_app.errors import CheckpointError
 from clip_app.preprocessing import Pixels
 from clip_app.tokenizer import Tokenizer, Tokens
@@ -19,7 +19,7 @@ __all__ = ["TorchEngine", "open_checkpoint"]
 
 
 class TorchEngine:
-    """An :class:`~clip_app.engine.Engine` around a transformers model. Thread-safe."""
+    """An :class:`~clip_app.engines.Engine` around a transformers model. Thread-safe."""
 
     name: Literal["torch"] = "torch"
 

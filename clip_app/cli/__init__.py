@@ -20,12 +20,12 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from clip_app import __version__
+from clip_app.cli.writers import WRITERS, OutputFormat
 from clip_app.labels import LabelFileError, split_labels
 from clip_app.loading import describe
 from clip_app.log import configure_logging
 from clip_app.settings import PREFIX, Settings, SettingsError, load_settings, unknown_variables
 from clip_app.source import local_folder
-from clip_app.writers import WRITERS, OutputFormat
 
 if TYPE_CHECKING:
     from clip_app.analyzer import Analyzer, Options
@@ -212,8 +212,8 @@ def _prefetch(settings: Settings, write_pins: Path | None, deadline: float) -> N
 
 
 def _convert(settings: Settings, photographs: Path | None) -> None:
-    from clip_app.conversion import describe_conversion, variant_of
-    from clip_app.engine import choose_engine
+    from clip_app.engines import choose_engine
+    from clip_app.engines.conversion import describe_conversion, variant_of
     from clip_app.errors import CheckpointError
     from clip_app.source import find_source
 
@@ -328,8 +328,8 @@ def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
 def _analyze_all(
     analyzer: Analyzer, files: list[str], options: Options, most: int
 ) -> Iterator[tuple[str, AnalysisResult | str]]:
-    from clip_app.analysis import CLI, Analysis
     from clip_app.errors import AppError
+    from clip_app.observation import CLI, Analysis
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = errors.is_terminal and len(files) > 1

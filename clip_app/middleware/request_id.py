@@ -16,7 +16,7 @@ __all__ = ["HEADER", "Call", "CallIds", "call_of", "current_call", "enter"]
 HEADER = "X-Request-ID"
 # What an exemplar, a log line and a header all hold without quoting.
 WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
-KEY = "clip_app.call"
+KEY = "clip_app.middleware.request_id"
 
 
 @dataclass

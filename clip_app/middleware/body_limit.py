@@ -1,10 +1,7 @@
-"""What stands before every route: body limits, closed doors and the password. Pure ASGI."""
+"""Bounds every body before it is parsed, and closes the doors that are not used. Pure ASGI."""
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hmac
 import json
 from contextlib import suppress
 from typing import Any
@@ -13,9 +10,9 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_app.call import current_call
+from clip_app.middleware.request_id import current_call
 
-__all__ = ["JSON_LIMIT", "BasicAuth", "Guard", "error_response", "route_path"]
+__all__ = ["JSON_LIMIT", "Guard", "error_response", "route_path"]
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
@@ -191,30 +188,3 @@ def _names_remote_file(content: bytes) -> bool:
         elif isinstance(value, list):
             pending.extend(value)
     return False
-
-
-class BasicAuth:
-    """HTTP Basic authentication for everything but health and metrics."""
-
-    OPEN = frozenset({"/healthz", "/readyz", "/metrics", "/metrics/"})
-
-    def __init__(self, app: ASGIApp, *, credentials: str) -> None:
-        """Let in whoever sends ``credentials``, which read ``user:password``."""
-        self.app = app
-        self._expected = credentials.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or route_path(scope) in self.OPEN or self._allowed(Headers(scope=scope)):
-            await self.app(scope, receive, send)
-            return
-        challenge = {"WWW-Authenticate": 'Basic realm="clip_app", charset="UTF-8"'}
-        response = error_response(401, "unauthorized", "A user name and a password are needed.", challenge)
-        await response(scope, receive, send)
-
-    def _allowed(self, headers: Headers) -> bool:
-        kind, _, value = headers.get("authorization", "").partition(" ")
-        try:
-            given = base64.b64decode(value, validate=True) if kind.lower() == "basic" else b""
-        except (binascii.Error, ValueError):
-            return False
-        return hmac.compare_digest(given, self._expected)

@@ -8,8 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import openvino
 
-from clip_app.conversion import IMAGE, TEXT, TOKENIZER, Converted
-from clip_app.engine import Embeddings, Precision
+from clip_app.engines import Embeddings, Precision
+from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, Converted
 from clip_app.errors import CheckpointError
 from clip_app.machine import release_mapped
 from clip_app.preprocessing import Pixels
@@ -19,7 +19,7 @@ __all__ = ["OpenVINOEngine", "open_converted"]
 
 
 class OpenVINOEngine:
-    """An :class:`~clip_app.engine.Engine` around a converted checkpoint. Thread-safe."""
+    """An :class:`~clip_app.engines.Engine` around a converted checkpoint. Thread-safe."""
 
     name: Literal["openvino"] = "openvino"
     device = "cpu"

@@ -3,7 +3,7 @@
 The converting process imports torch and takes a few gigabytes for some seconds; the
 serving process only ever maps the result. A marker written last says complete.
 
-    python -m clip_app.conversion CHECKPOINT TARGET VARIANT [PHOTOGRAPHS]
+    python -m clip_app.engines.conversion CHECKPOINT TARGET VARIANT [PHOTOGRAPHS]
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from clip_app.errors import CheckpointError
 from clip_app.pins import Pin, Pins
 
 if TYPE_CHECKING:
-    from clip_app.engine import Precision
-    from clip_app.torch_engine import TorchEngine
+    from clip_app.engines import Precision
+    from clip_app.engines.torch import TorchEngine
 
 __all__ = ["Agreement", "ConversionStore", "Converted", "Variant", "describe_conversion", "variant_of"]
 
@@ -191,7 +191,7 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Without it, OpenVINO's tools report nothing over the network.
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    from clip_app.torch_engine import open_checkpoint
+    from clip_app.engines.torch import open_checkpoint
 
     check_folder(checkpoint)
     preprocessing = read_preprocessing(checkpoint)
@@ -200,7 +200,7 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
     tokenizer.save(target / TOKENIZER)
     agreement = None
     if variant == "int8":
-        from clip_app.quantization import quantize
+        from clip_app.engines.quantization import quantize
 
         agreement = quantize(target / IMAGE, preprocessing, photographs)
     names = [path.name for path in target.iterdir()]

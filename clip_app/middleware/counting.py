@@ -8,10 +8,10 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_app.analysis import ANALYZE, CLASSIFY, GRADIO, PAGE, REST, Face, refuse
-from clip_app.call import call_of
 from clip_app.errors import Outcome
-from clip_app.guard import JSON_LIMIT, route_path
+from clip_app.middleware.body_limit import JSON_LIMIT, route_path
+from clip_app.middleware.request_id import call_of
+from clip_app.observation import ANALYZE, CLASSIFY, GRADIO, PAGE, REST, Face, refuse
 
 __all__ = ["Refusals"]
 

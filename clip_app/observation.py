@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, get_args
 
-from clip_app.call import Call, current_call
 from clip_app.errors import AppError, Outcome
+from clip_app.middleware.request_id import Call, current_call
 from clip_app.results import ModelInfo, Timings
 from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, STAGE_DURATION
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from clip_app import images
-from clip_app.conversion import Agreement
+from clip_app.engines.conversion import Agreement
 from clip_app.errors import AppError, CheckpointError
 from clip_app.preprocessing import Pixels, Preprocessing
 

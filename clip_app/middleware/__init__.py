@@ -1,0 +1,1 @@
+"""What stands before every route, a pure ASGI class a file."""
