@@ -138,7 +138,7 @@ def clip_app_calls(checkpoint: Path, options: dict[str, Any]) -> Callable[[Path,
     """Analyses of clip_app; without labels the default groups are asked for."""
     from clip_app.analyzer import Analyzer, Options
     from clip_app.loading import Loader
-    from clip_app.observation import CLI, Analysis
+    from clip_app.observation import CLI, Observation
     from clip_app.settings import Settings
 
     settings = Settings(model=str(checkpoint), fallback="none", **options)
@@ -147,7 +147,7 @@ def clip_app_calls(checkpoint: Path, options: dict[str, Any]) -> Callable[[Path,
     analyzer = Analyzer(loader, settings, decoders=1)
 
     def call(photo: Path, labels: tuple[str, ...] | None) -> int:
-        with Analysis(CLI) as analysis:
+        with Observation(CLI) as analysis:
             result = analyzer.analyze(photo.read_bytes(), Options(labels=labels), analysis)
         return sum(len(group.labels) for group in result.groups)
 

@@ -12,9 +12,9 @@ import numpy as np
 
 from clip_app import images, scoring
 from clip_app.errors import BadOption, Busy
-from clip_app.labels import OWN_GROUP, LabelGroup, choose_groups, own_group
+from clip_app.labels import REQUEST_GROUP, LabelGroup, choose_groups, request_group
 from clip_app.loading import Loader, Serving
-from clip_app.observation import Analysis
+from clip_app.observation import Observation
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
 from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
@@ -43,7 +43,7 @@ class Options:
         """
         if self.top_k is not None and not 1 <= self.top_k <= MAX_TOP_K:
             raise BadOption(f"top_k is {self.top_k}; it must be from 1 to {MAX_TOP_K}.")
-        own = [own_group(self.labels, self.template)] if self.labels is not None else []
+        own = [request_group(self.labels, self.template)] if self.labels is not None else []
         if self.groups is not None:
             return choose_groups(serving.groups, self.groups) + own
         return own or choose_groups(serving.groups, serving.default_groups)
@@ -52,7 +52,7 @@ class Options:
         """How many labels to return: all of a request's own, else the best five."""
         if self.top_k is not None:
             return self.top_k
-        return len(group.labels) if group.name == OWN_GROUP else DEFAULT_TOP_K
+        return len(group.labels) if group.name == REQUEST_GROUP else DEFAULT_TOP_K
 
 
 class Analyzer:
@@ -66,7 +66,7 @@ class Analyzer:
         # A decoded picture can have hundreds of megabytes: as many at once as there are cores.
         self._decoders = threading.BoundedSemaphore(decoders)
 
-    def analyze(self, data: bytes, options: Options, analysis: Analysis, *, name: str = "") -> AnalysisResult:
+    def analyze(self, data: bytes, options: Options, observation: Observation, *, name: str = "") -> AnalysisResult:
         """Say what is in a picture, inside the analysis that counts and times it.
 
         Raises:
@@ -77,28 +77,28 @@ class Analyzer:
         """
         with self._place():
             serving = self._loader.serving()
-            analysis.model = serving.model.info
-            return self._analyze(serving, data, options, analysis, images.display_name(name))
+            observation.model = serving.model.info
+            return self._analyze(serving, data, options, observation, images.display_name(name))
 
     def _analyze(
-        self, serving: Serving, data: bytes, options: Options, analysis: Analysis, name: str
+        self, serving: Serving, data: bytes, options: Options, observation: Observation, name: str
     ) -> AnalysisResult:
         groups = options.resolve(serving)
         waited = time.perf_counter()
         with self._decoder():
             waited = time.perf_counter() - waited
-            with analysis.stage("decode"):
+            with observation.stage("decode"):
                 decoded = self._decode(data, serving.model.preprocessing.target)
-            with analysis.stage("preprocess"):
+            with observation.stage("preprocess"):
                 pixels = serving.model.preprocessing(decoded.image, exact=self._exact)
             info = ImageInfo(name=name, width=decoded.width, height=decoded.height)
             del decoded
         encoded = serving.batcher.encode(pixels)
-        analysis.add("queue", waited + encoded.queue_seconds)
-        analysis.add("encode", encoded.encode_seconds)
-        with analysis.stage("score"):
+        observation.add("queue", waited + encoded.queue_seconds)
+        observation.add("encode", encoded.encode_seconds)
+        with observation.stage("score"):
             scored = [_score(serving, encoded.embedding, group, options) for group in groups]
-        return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=analysis.timings())
+        return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=observation.timings())
 
     def _decode(self, data: bytes, target: int | None) -> images.Decoded:
         return images.decode(

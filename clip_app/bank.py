@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from clip_app.cache import write_atomically
 from clip_app.engines import Embeddings
-from clip_app.labels import OWN_GROUP, LabelGroup
+from clip_app.labels import REQUEST_GROUP, LabelGroup
 from clip_app.model import Model
 from clip_app.telemetry import LABEL_CACHE
 
@@ -82,7 +82,7 @@ class LabelBank:
         if (preset := self._presets.get(group)) is not None:
             LABEL_CACHE.labels("hit").inc(len(group.labels))
             return preset
-        if group.name != OWN_GROUP:
+        if group.name != REQUEST_GROUP:
             return self.keep(group)
         if (latest := self._again(group)) is not None:
             LABEL_CACHE.labels("hit").inc(len(group.labels) + len(group.neutral))

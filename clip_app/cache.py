@@ -75,14 +75,14 @@ class RepoCache:
         return self.root / ("models--" + self.repo.replace("/", "--"))
 
     @property
-    def own(self) -> Path:
+    def artifacts(self) -> Path:
         """What this app adds."""
         return self.folder / "clip_app"
 
     @property
     def lock_file(self) -> Path:
         """The lock under which this app writes; it holds its holder's name."""
-        return self.own / "prefetch.lock"
+        return self.artifacts / "prefetch.lock"
 
     def snapshot(self, revision: str) -> Path:
         """The folder of a revision's files, links into the blobs."""
@@ -90,7 +90,7 @@ class RepoCache:
 
     def marker(self, revision: str) -> Path:
         """The file that says a revision is complete."""
-        return self.own / f"{revision}.json"
+        return self.artifacts / f"{revision}.json"
 
     def read_marker(self, revision: str) -> dict[str, Pin] | None:
         """Return the files of a complete revision; None if it is not, or they are not all there."""
@@ -118,7 +118,7 @@ class RepoCache:
 
     def write_marker(self, revision: str, files: Pins) -> None:
         """Say that a revision is complete: written beside, flushed, then moved into place."""
-        self.own.mkdir(parents=True, exist_ok=True)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
         content = {"repo": self.repo, "revision": revision, "files": {n: asdict(p) for n, p in sorted(files.items())}}
         write_atomically(self.marker(revision), (json.dumps(content, indent=2) + "\n").encode())
 
@@ -204,10 +204,10 @@ class RepoCache:
             LockTimeout: somebody else held it all the time.
             LocksUnsupported: the volume has no locks.
         """
-        self.own.mkdir(parents=True, exist_ok=True)
+        self.artifacts.mkdir(parents=True, exist_ok=True)
         file = _open_lock(self.lock_file)
         try:
-            for path in (self.folder, self.own, self.lock_file):  # others want to wait for it meanwhile
+            for path in (self.folder, self.artifacts, self.lock_file):  # others want to wait for it meanwhile
                 with suppress(OSError):
                     _share_one(path, group=self._group_writable())
             _wait_for_lock(file, self.lock_file, deadline)

@@ -1,4 +1,4 @@
-"""``clip-app doctor``: what would be used, and what is wrong with each and how to mend it."""
+"""``clip-app doctor``: what would be used, and what is wrong with each and how to fix it."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Hub:
             return snapshot
         try:
             if _is_offline():
-                return self._adopt(repo, revision)
+                return self._accept_unmarked(repo, revision)
             self._use_client()
             return self._first_found(repo, revision, progress)
         except Exception as error:
@@ -186,7 +186,9 @@ class Hub:
 
     def _fetch(self, repo: str, revision: str, progress: Progress) -> Snapshot:
         deadline = time.monotonic() + self._deadline_seconds
-        commit, listing = self._insist(lambda: self._list(repo, revision), repo, revision, deadline, preflight=True)
+        commit, listing = self._with_retries(
+            lambda: self._list(repo, revision), repo, revision, deadline, preflight=True
+        )
         cache = RepoCache(cache_root(), repo)
         with cache.lock(deadline):
             files: Pins | None = cache.read_marker(commit)
@@ -203,7 +205,9 @@ class Hub:
         cache.wait_for_blobs((listed.sha256 or listed.git_sha1 for listed in listing.values()), deadline)
         names = sorted(listing)
         for last_try in (False, True):
-            self._insist(lambda: self._download(cache.repo, commit, names, progress), cache.repo, commit, deadline)
+            self._with_retries(
+                lambda: self._download(cache.repo, commit, names, progress), cache.repo, commit, deadline
+            )
             found, wrong = self._hash(cache, commit, listing)
             if not wrong:
                 break
@@ -236,7 +240,7 @@ class Hub:
     def _expected(self, cache: RepoCache, commit: str) -> str:
         return "the pinned hashes" if self._pins(cache.repo, commit) else "the Hub lists"
 
-    def _adopt(self, repo: str, revision: str | None) -> Snapshot:
+    def _accept_unmarked(self, repo: str, revision: str | None) -> Snapshot:
         """Offline and without a marker: take what matches the pins, else say what is missing."""
         cache = RepoCache(cache_root(), repo)
         commits = [_ref(cache, name) or self._pinned_commit(repo, name) for name in _candidates(repo, revision)]
@@ -274,7 +278,7 @@ class Hub:
 
     # What talks to the Hub.
 
-    def _insist(
+    def _with_retries(
         self, action: Callable[[], Any], repo: str, revision: str, deadline: float, *, preflight: bool = False
     ) -> Any:
         """Try until it works, the deadline comes, or the failure is not worth another try."""

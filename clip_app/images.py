@@ -11,7 +11,7 @@ from pathlib import PurePath
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from clip_app.errors import AppError, ImageTooLarge, UndecodableImage
+from clip_app.errors import ClipAppError, ImageTooLarge, UndecodableImage
 
 __all__ = ["ACCEPTED_SUFFIXES", "Decoded", "decode", "display_name"]
 
@@ -70,7 +70,7 @@ def decode(data: bytes, *, max_bytes: int, max_pixels: int, target: int | None =
             if image.getexif().get(ORIENTATION) in SIDEWAYS:
                 width, height = height, width
             return Decoded(_to_rgb(ImageOps.exif_transpose(image)), width, height)
-    except AppError:
+    except ClipAppError:
         raise
     except UnidentifiedImageError:
         raise UndecodableImage(f"This is not a picture that can be read. Send {_kinds()}.") from None

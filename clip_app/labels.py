@@ -12,18 +12,18 @@ from clip_app.errors import BadOption
 __all__ = [
     "DEFAULT_NEUTRAL",
     "DEFAULT_TEMPLATE",
-    "OWN_GROUP",
+    "REQUEST_GROUP",
     "LabelFileError",
     "LabelGroup",
     "choose_groups",
     "load_groups",
-    "own_group",
     "preset_folder",
+    "request_group",
     "split_labels",
 ]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
-OWN_GROUP = "labels"  # the name of the group that a request brings
+REQUEST_GROUP = "labels"  # the name of the group that a request brings
 DEFAULT_NEUTRAL = ("a photo.", "an image.", "a picture of something.", "a photo of something.")
 PRESETS = ("objects", "scenes", "content")
 MAX_LABELS = 1000
@@ -78,7 +78,7 @@ def parse_group(name: str, text: str) -> LabelGroup:
     """Parse a label file: comments, ``title:``, ``template:`` and ``neutral:`` lines, then labels."""
     if not GROUP_NAME.fullmatch(name):
         raise LabelFileError(f"{name}.txt: name the file in lower-case letters, digits, - and _")
-    if name == OWN_GROUP:
+    if name == REQUEST_GROUP:
         raise LabelFileError(f"{name}.txt: a request's own labels have this name; choose another")
     headers: dict[str, list[str]] = {"title": [], "template": [], "neutral": []}
     labels: dict[str, None] = {}
@@ -109,7 +109,7 @@ def split_labels(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for raw in re.split(r"[,\n]", text) if (part := " ".join(raw.split()))))
 
 
-def own_group(labels: Iterable[str], template: str | None = None) -> LabelGroup:
+def request_group(labels: Iterable[str], template: str | None = None) -> LabelGroup:
     """Make a group of labels that came with a request.
 
     Raises:
@@ -125,7 +125,7 @@ def own_group(labels: Iterable[str], template: str | None = None) -> LabelGroup:
     template = template or DEFAULT_TEMPLATE
     if template.count("{}") != 1 or len(template) > MAX_LABEL_LENGTH:
         raise BadOption("The template needs {} once, where the label goes, such as: a photo of a {}.")
-    return LabelGroup(name=OWN_GROUP, title="Your labels", labels=unique, templates=(template,))
+    return LabelGroup(name=REQUEST_GROUP, title="Your labels", labels=unique, templates=(template,))
 
 
 def choose_groups(groups: Mapping[str, LabelGroup], names: Iterable[str]) -> list[LabelGroup]:

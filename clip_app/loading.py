@@ -147,7 +147,7 @@ class Loader:
             threads=available_cpus() if settings.threads == "auto" else settings.threads,
             converted=converted,
         )
-        store = LabelStore(source.home / f"labels-{source.revision}-{model.info.precision}.safetensors")
+        store = LabelStore(source.artifacts / f"labels-{source.revision}-{model.info.precision}.safetensors")
         return source, self._prepare(model, store)
 
     def _converted(self, source: Source, choice: Choice) -> Converted | None:

@@ -11,7 +11,7 @@ import warnings
 from datetime import datetime, timezone
 from typing import Any
 
-from clip_app.middleware.request_id import current_call
+from clip_app.middleware.request_id import current_request
 from clip_app.settings import Settings
 
 __all__ = ["JsonFormatter", "TextFormatter", "configure_logging"]
@@ -24,7 +24,7 @@ class _Discreet(logging.Formatter):
 
     def formatException(self, ei: Any) -> str:
         error: BaseException | None = ei[1]
-        if error is None or current_call() is None:
+        if error is None or current_request() is None:
             return super().formatException(ei)
         parts: list[str] = []
         while error is not None:
@@ -63,9 +63,9 @@ class TextFormatter(_Discreet):
 
 def _fields(record: logging.LogRecord) -> dict[str, Any]:
     """What a line says beside its message: the request it belongs to, and its own fields."""
-    call = current_call()
+    context = current_request()
     own: dict[str, Any] = getattr(record, "fields", {})
-    return ({"request_id": call.id} if call else {}) | own
+    return ({"request_id": context.id} if context else {}) | own
 
 
 def _value(value: Any) -> str:

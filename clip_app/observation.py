@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, get_args
 
-from clip_app.errors import AppError, Outcome
-from clip_app.middleware.request_id import Call, current_call
+from clip_app.errors import ClipAppError, Outcome
+from clip_app.middleware.request_id import RequestContext, current_request
 from clip_app.results import ModelInfo, Timings
 from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, STAGE_DURATION
 
@@ -27,9 +27,9 @@ __all__ = [
     "PAGE",
     "PAGE_AGAIN",
     "REST",
-    "Analysis",
     "Endpoint",
     "Face",
+    "Observation",
     "Source",
     "Stage",
     "refuse",
@@ -66,10 +66,10 @@ for _stage in get_args(Stage):
     STAGE_DURATION.labels(_stage)
 
 
-class Analysis:
+class Observation:
     """A context that counts what happens in it as one analysis, and logs it in one line.
 
-    Whatever is raised in it is an :class:`AppError` afterwards.
+    Whatever is raised in it is an :class:`ClipAppError` afterwards.
     """
 
     def __init__(self, face: Face, *, since: float | None = None) -> None:
@@ -77,11 +77,11 @@ class Analysis:
         self.model: ModelInfo | None = None
         self._face = face
         self._started = since
-        self._call = current_call() or Call()
+        self._context = current_request() or RequestContext()
         self._seconds: dict[Stage, float] = {}
 
-    def __enter__(self) -> Analysis:
-        self._call.analyses += 1
+    def __enter__(self) -> Observation:
+        self._context.analyses += 1
         if self._started is None:
             self._started = time.perf_counter()
         if self._face.source is not None:
@@ -93,14 +93,14 @@ class Analysis:
     ) -> None:
         if error is None:
             self._finish("ok", None)
-        elif isinstance(error, AppError):
+        elif isinstance(error, ClipAppError):
             self._finish(error.outcome, error.code)
         else:
             self._finish("error", "error")
             if isinstance(error, Exception):
-                logger.error("the analysis %s failed: %s", self._call.id, type(error).__name__, exc_info=error)
+                logger.error("the analysis %s failed: %s", self._context.id, type(error).__name__, exc_info=error)
                 message = f"The analysis failed with {type(error).__name__}. The log says more."
-                raise AppError(message) from error
+                raise ClipAppError(message) from error
 
     @contextmanager
     def stage(self, name: Stage) -> Iterator[None]:
@@ -112,7 +112,7 @@ class Analysis:
     def add(self, name: Stage, seconds: float) -> None:
         """Take note of a stage that was timed elsewhere."""
         self._seconds[name] = seconds
-        STAGE_DURATION.labels(name).observe(seconds, {"request_id": self._call.id})
+        STAGE_DURATION.labels(name).observe(seconds, {"request_id": self._context.id})
 
     def timings(self) -> Timings:
         """Return the stages so far and the total until now, in milliseconds."""
@@ -125,8 +125,8 @@ class Analysis:
         seconds = self._elapsed()
         ANALYSES.labels(self._face.endpoint, outcome).inc()
         if outcome != "rejected":  # those that never began would make a full house look quick
-            ANALYSIS_DURATION.labels(self._face.endpoint).observe(seconds, {"request_id": self._call.id})
-        fields = _identity(self._call, self._face, outcome)
+            ANALYSIS_DURATION.labels(self._face.endpoint).observe(seconds, {"request_id": self._context.id})
+        fields = _identity(self._context, self._face, outcome)
         if code is not None:
             fields["code"] = code
         fields["total_ms"] = round(1000 * seconds, 3)
@@ -136,18 +136,18 @@ class Analysis:
         logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 
-def refuse(call: Call, face: Face, outcome: Outcome, reason: str) -> None:
+def refuse(context: RequestContext, face: Face, outcome: Outcome, reason: str) -> None:
     """Count a request as one analysis, which never began: it is not timed."""
-    call.analyses += 1
+    context.analyses += 1
     if face.source is not None:
         IMAGES_UPLOADED.labels(face.source).inc()
     ANALYSES.labels(face.endpoint, outcome).inc()
-    fields = _identity(call, face, outcome) | {"code": reason}
+    fields = _identity(context, face, outcome) | {"code": reason}
     logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 
-def _identity(call: Call, face: Face, outcome: Outcome) -> dict[str, str | float]:
-    return {"request_id": call.id, "endpoint": face.endpoint, "outcome": outcome}
+def _identity(context: RequestContext, face: Face, outcome: Outcome) -> dict[str, str | float]:
+    return {"request_id": context.id, "endpoint": face.endpoint, "outcome": outcome}
 
 
 def _milliseconds(seconds: dict[Stage, float]) -> dict[Stage, float]:

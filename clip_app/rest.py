@@ -16,13 +16,13 @@ from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from clip_app.analyzer import Analyzer, Options
-from clip_app.errors import AppError, BadOption, Busy, ImageTooLarge, NotReady, UndecodableImage
+from clip_app.errors import BadOption, Busy, ClipAppError, ImageTooLarge, NotReady, UndecodableImage
 from clip_app.images import display_name
 from clip_app.labels import DEFAULT_TEMPLATE, split_labels
 from clip_app.loading import Loader, describe
 from clip_app.middleware.body_limit import error_response
-from clip_app.middleware.request_id import current_call
-from clip_app.observation import REST, Analysis
+from clip_app.middleware.request_id import current_request
+from clip_app.observation import REST, Observation
 from clip_app.results import AnalysisResult
 
 __all__ = ["IMAGES_PER_REQUEST", "add_error_handlers", "rest_routes"]
@@ -124,16 +124,16 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
         received = time.perf_counter()
 
         def analyze_one(data: bytes, name: str) -> AnalysisResult:
-            with Analysis(REST, since=received) as analysis:
-                return analyzer.analyze(data, options, analysis, name=name)
+            with Observation(REST, since=received) as observation:
+                return analyzer.analyze(data, options, observation, name=name)
 
-        async def one(file: UploadFile) -> AnalysisResult | AppError:
+        async def one(file: UploadFile) -> AnalysisResult | ClipAppError:
             async with turn:
                 data = await file.read(max_bytes + 1)
-                call = partial(analyze_one, data, file.filename or "")
+                context = partial(analyze_one, data, file.filename or "")
                 try:
-                    return await anyio.to_thread.run_sync(call, limiter=limiter[0])
-                except AppError as error:
+                    return await anyio.to_thread.run_sync(context, limiter=limiter[0])
+                except ClipAppError as error:
                     return error
 
         answers = await asyncio.gather(*(one(file) for file in image))
@@ -157,7 +157,7 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
 
 
 def _in_place(
-    answers: Sequence[AnalysisResult | AppError], names: Sequence[str | None]
+    answers: Sequence[AnalysisResult | ClipAppError], names: Sequence[str | None]
 ) -> list[AnalysisResult | FailedImage]:
     """Put a bad picture's error in its place, unless it stands alone or is not about the picture."""
     results: list[AnalysisResult | FailedImage] = []
@@ -169,8 +169,8 @@ def _in_place(
         elif len(answers) == 1 or not isinstance(answer, about_one):
             raise answer
         else:
-            call = current_call()
-            detail = ErrorDetail(code=answer.code, message=answer.message, request_id=call.id if call else None)
+            context = current_request()
+            detail = ErrorDetail(code=answer.code, message=answer.message, request_id=context.id if context else None)
             results.append(FailedImage(image={"name": display_name(name)}, error=detail))
     return results
 
@@ -178,8 +178,8 @@ def _in_place(
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error in the one shape."""
 
-    @app.exception_handler(AppError)
-    async def app_error(request: Request, error: AppError) -> Response:
+    @app.exception_handler(ClipAppError)
+    async def app_error(request: Request, error: ClipAppError) -> Response:
         retry = {"Retry-After": str(error.retry_after)} if isinstance(error, (Busy, NotReady)) else None
         return error_response(error.status, error.code, error.message, retry)
 

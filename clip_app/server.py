@@ -27,8 +27,8 @@ from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
 from clip_app.middleware.basic_auth import BasicAuth
 from clip_app.middleware.body_limit import Guard
-from clip_app.middleware.counting import Refusals
-from clip_app.middleware.request_id import CallIds
+from clip_app.middleware.counting import Counting
+from clip_app.middleware.request_id import RequestIds
 from clip_app.observation import Face
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
@@ -122,10 +122,10 @@ def create_app(settings: Settings) -> Application:
     api.mount("/", page)
     # A request of several pictures may have as much as four of the largest.
     guarded: ASGIApp = Guard(api, upload_bytes=settings.max_upload_bytes, request_bytes=4 * settings.max_upload_bytes)
-    guarded = Refusals(guarded, faces=page.faces)
+    guarded = Counting(guarded, faces=page.faces)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
-    return Application(CallIds(guarded), page, loader)
+    return Application(RequestIds(guarded), page, loader)
 
 
 def _mount_page(

@@ -42,7 +42,7 @@ class Source:
     folder: Path
     name: str
     revision: str
-    home: Path
+    artifacts: Path
     bundled: bool = False
     snapshot: Snapshot | None = None
     verified: bool = True
@@ -51,7 +51,7 @@ class Source:
     @property
     def conversions(self) -> ConversionStore:
         """What was converted from it."""
-        return ConversionStore(self.home / "openvino" / self.revision)
+        return ConversionStore(self.artifacts / "openvino" / self.revision)
 
     def convert(self, variant: Variant, photographs: Path | None = None) -> Converted:
         """Convert it for OpenVINO, int8 calibrated on a folder of photographs; one process at a time.
@@ -99,7 +99,14 @@ def examples_folder() -> Path:
 def bundled_source(reason: str | None = None) -> Source:
     """The checkpoint inside the package; ``reason`` says why it serves instead of another."""
     folder = bundled_folder()
-    return Source(folder=folder, name="bundled", revision=__version__, home=_home(folder), bundled=True, reason=reason)
+    return Source(
+        folder=folder,
+        name="bundled",
+        revision=__version__,
+        artifacts=_artifacts_folder(folder),
+        bundled=True,
+        reason=reason,
+    )
 
 
 def find_source(settings: Settings, progress: Callable[[float], None] = lambda share: None) -> Source:
@@ -131,7 +138,7 @@ def present_source(settings: Settings) -> Source | None:
             raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
         folder = folder.resolve()
         check_folder(folder)
-        return Source(folder=folder, name=folder.name, revision="local", home=_home(folder))
+        return Source(folder=folder, name=folder.name, revision="local", artifacts=_artifacts_folder(folder))
     from clip_app.hub import Hub
 
     snapshot = Hub(settings).cached(settings.model, settings.revision)
@@ -143,13 +150,13 @@ def _hub_source(name: str, snapshot: Snapshot, *, verified: bool = True) -> Sour
         folder=snapshot.folder,
         name=name,
         revision=snapshot.revision,
-        home=snapshot.cache.own,
+        artifacts=snapshot.cache.artifacts,
         snapshot=snapshot,
         verified=verified,
     )
 
 
-def _home(folder: Path) -> Path:
+def _artifacts_folder(folder: Path) -> Path:
     """The folder of the cache for a checkpoint that does not lie in it: another one once its files change."""
     from clip_app.cache import cache_root
 

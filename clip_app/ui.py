@@ -13,12 +13,12 @@ from starlette.routing import Mount
 
 from clip_app import __version__, view
 from clip_app.analyzer import Analyzer, Options
-from clip_app.errors import AppError, BadOption, NotReady
+from clip_app.errors import BadOption, ClipAppError, NotReady
 from clip_app.gradio_host import gradio as gr  # before any other import of Gradio
 from clip_app.labels import DEFAULT_TEMPLATE, split_labels
 from clip_app.loading import Loader
-from clip_app.middleware.request_id import Call, call_of, current_call, enter
-from clip_app.observation import ANALYZE, CLASSIFY, PAGE, PAGE_AGAIN, Analysis, Face, refuse
+from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
+from clip_app.observation import ANALYZE, CLASSIFY, PAGE, PAGE_AGAIN, Face, Observation, refuse
 from clip_app.rest import Readiness, readiness
 from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.settings import Settings
@@ -32,7 +32,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 TITLE = "clip_app: what is in this picture?"
 EXAMPLES = Path(__file__).parent / "examples"
 # Of the forty that everything on the event loop shares; REST has its own.
-MOST_THREADS = 32
+MAX_THREADS = 32
 POLL_SECONDS = 1.0
 SESSIONS_KEPT = 500
 DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an hour
@@ -105,7 +105,7 @@ class Status(Readiness):
 
 
 class CountedBlocks(gr.Blocks):  # type: ignore[misc]  # Gradio's types are not followed
-    """Blocks whose every call, queued or direct, is counted and carries its request's id."""
+    """Blocks whose every context, queued or direct, is counted and carries its request's id."""
 
     @property
     def faces(self) -> dict[int, Face]:
@@ -117,22 +117,26 @@ class CountedBlocks(gr.Blocks):  # type: ignore[misc]  # Gradio's types are not 
     async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run one call; where Gradio refuses its values before the function sees them, say so and count it."""
         request = options.get("request")
-        call = call_of(request.request.scope) if isinstance(request, gr.Request) and request.request else Call()
-        enter(call)
-        before = call.analyses
+        context = (
+            context_of(request.request.scope)
+            if isinstance(request, gr.Request) and request.request
+            else RequestContext()
+        )
+        enter(context)
+        before = context.analyses
         try:
             return cast(dict[str, Any], await super().process_api(block_fn, *arguments, **options))
         except Exception as error:
             face = self.faces.get(block_fn if isinstance(block_fn, int) else block_fn._id)
-            if face is not None and call.analyses == before:
-                refuse(call, face, "invalid", "bad_option")
-                problem = AppError("The values do not fit this endpoint. /gradio_api/info says what it takes.")
+            if face is not None and context.analyses == before:
+                refuse(context, face, "invalid", "bad_option")
+                problem = ClipAppError("The values do not fit this endpoint. /gradio_api/info says what it takes.")
                 raise _shown(problem) from error
             if isinstance(error, gr.Error):
                 raise
             # Not left to Gradio, which prints the error's text, with what the client sent in it.
             logger.error("a function of the page failed: %s", type(error).__name__, exc_info=error)
-            raise _shown(AppError("Something went wrong. The server's log says more.")) from error
+            raise _shown(ClipAppError("Something went wrong. The server's log says more.")) from error
 
 
 class Page:
@@ -142,7 +146,7 @@ class Page:
         self._analyzer = analyzer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
-        self._event = {"concurrency_id": "clip", "concurrency_limit": min(settings.queue_size, MOST_THREADS)}
+        self._event = {"concurrency_id": "clip", "concurrency_limit": min(settings.queue_size, MAX_THREADS)}
 
     def build(self) -> CountedBlocks:
         demo = CountedBlocks(title=TITLE, delete_cache=DELETE_UPLOADS, analytics_enabled=False)
@@ -285,7 +289,7 @@ class Page:
     def _answer(self, face: Face, image: Any, options: Callable[[], Options]) -> AnalysisResult:
         try:
             return _plain(self._run(face, image, options))
-        except AppError as error:
+        except ClipAppError as error:
             raise _shown(error) from None
 
     def _show(self, face: Face, image: Any, options: Callable[[], Options]) -> tuple[str, dict[str, Any] | None]:
@@ -297,15 +301,15 @@ class Page:
             result = self._run(face, image, options)
         except NotReady:
             return view.waiting_html(), None  # the banner says how far the model is
-        except AppError as error:
+        except ClipAppError as error:
             return view.error_html(error, _request_id()), None
         return view.result_html(result, self._loader.serving().groups), result.model_dump()
 
     def _run(self, face: Face, image: Any, options: Callable[[], Options]) -> AnalysisResult:
-        call = current_call()
-        with Analysis(face, since=call.started if call else None) as analysis:
+        context = current_request()
+        with Observation(face, since=context.started if context else None) as observation:
             data, name = read_upload(image, self._max_bytes)
-            return self._analyzer.analyze(data, options(), analysis, name=name)
+            return self._analyzer.analyze(data, options(), observation, name=name)
 
     def _banner(self) -> str:
         status = self._loader.status
@@ -320,13 +324,13 @@ def _plain(answer: Answer) -> Answer:
     return cast(Answer, answer.model_dump())
 
 
-def _shown(error: AppError) -> gr.Error:
+def _shown(error: ClipAppError) -> gr.Error:
     return gr.Error(f"{error.message} (request {_request_id()})", print_exception=False)
 
 
 def _request_id() -> str:
-    call = current_call()
-    return call.id if call else ""
+    context = current_request()
+    return context.id if context else ""
 
 
 def _names(value: Any) -> tuple[str, ...] | None:

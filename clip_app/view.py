@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-from clip_app.errors import AppError
+from clip_app.errors import ClipAppError
 from clip_app.labels import LabelGroup
 from clip_app.loading import LoadStatus, describe
 from clip_app.results import AnalysisResult, GroupResult, ModelInfo, Timings
@@ -63,7 +63,7 @@ def result_html(result: AnalysisResult, groups: Mapping[str, LabelGroup]) -> str
     )
 
 
-def error_html(error: AppError, request_id: str) -> str:
+def error_html(error: ClipAppError, request_id: str) -> str:
     """Say what is wrong with the picture or the options, what to do, and what to ask the operator about."""
     return (
         f'<div class="ca-banner ca-bad" role="alert">{escape(error.message)}'

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from clip_app.bank import LabelBank, LabelStore
-from clip_app.labels import LabelGroup, own_group
+from clip_app.labels import LabelGroup, request_group
 from clip_app.model import Model
 
 GROUP = LabelGroup(
@@ -43,26 +43,26 @@ def test_a_kept_group_is_the_same_and_reports_its_progress(bundled: Model) -> No
 
 def test_known_labels_are_not_computed_again(bundled: Model) -> None:
     bank = LabelBank(bundled)
-    bank.group(own_group(["cat", "dog"]))
+    bank.group(request_group(["cat", "dog"]))
     hits, misses = count("hit"), count("miss")
-    bank.group(own_group(["dog", "cat", "bird"]))
+    bank.group(request_group(["dog", "cat", "bird"]))
     assert count("miss") - misses == 1
     assert count("hit") - hits == 2 + 4  # two labels, four neutral prompts
 
 
 def test_the_same_label_in_another_prompt_is_another_embedding(bundled: Model) -> None:
     bank = LabelBank(bundled)
-    plain, drawn = bank.group(own_group(["cat"]))[0], bank.group(own_group(["cat"], "a drawing of a {}."))[0]
+    plain, drawn = bank.group(request_group(["cat"]))[0], bank.group(request_group(["cat"], "a drawing of a {}."))[0]
     assert not np.allclose(plain, drawn)
 
 
 def test_the_bank_stays_bounded_and_right(bundled: Model) -> None:
     bank = LabelBank(bundled, capacity=10)
-    first = bank.group(own_group(["first"]))[0]
+    first = bank.group(request_group(["first"]))[0]
     for i in range(8):
-        bank.group(own_group([f"label {3 * i + j}" for j in range(3)]))
+        bank.group(request_group([f"label {3 * i + j}" for j in range(3)]))
     assert len(bank._own) == 10
-    np.testing.assert_allclose(bank.group(own_group(["first"]))[0], first, atol=1e-5)
+    np.testing.assert_allclose(bank.group(request_group(["first"]))[0], first, atol=1e-5)
 
 
 def test_more_labels_than_the_capacity_still_get_an_answer(bundled: Model) -> None:
@@ -92,8 +92,8 @@ def test_a_damaged_store_is_computed_anew(bundled: Model, tmp_path: Path) -> Non
 
 def test_labels_asked_for_again_are_found_as_a_whole_and_stay_bounded(bundled: Model) -> None:
     bank = LabelBank(bundled, capacity=10)
-    group = own_group(["one", "two"])
-    assert bank.group(group)[0] is bank.group(own_group(["one", "two"]))[0]
+    group = request_group(["one", "two"])
+    assert bank.group(group)[0] is bank.group(request_group(["one", "two"]))[0]
     for i in range(20):
-        bank.group(own_group([f"label {i}", f"other {i}"]))
+        bank.group(request_group([f"label {i}", f"other {i}"]))
     assert sum(len(kept.labels) for kept in bank._latest) <= 10

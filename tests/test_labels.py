@@ -11,9 +11,9 @@ from clip_app.labels import (
     LabelFileError,
     choose_groups,
     load_groups,
-    own_group,
     parse_group,
     preset_folder,
+    request_group,
     split_labels,
 )
 
@@ -75,7 +75,7 @@ def test_typed_labels_are_split_trimmed_and_taken_once() -> None:
 )
 def test_own_labels_that_cannot_be_used_are_refused(labels: tuple[str, ...], template: str | None) -> None:
     with pytest.raises(BadOption):
-        own_group(labels, template)
+        request_group(labels, template)
 
 
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:

@@ -24,7 +24,7 @@ def call(server: str, name: str, data: list[Any]) -> str:
 
 
 def page_call(server: str, index: int, data: list[Any]) -> str:
-    """Call a function of the page, which has no name, as the browser does."""
+    """RequestContext a function of the page, which has no name, as the browser does."""
     session = uuid.uuid4().hex
     joined = httpx.post(
         f"{server}/gradio_api/queue/join", json={"data": data, "fn_index": index, "session_hash": session}, timeout=30
@@ -175,7 +175,7 @@ def test_uploads_are_bounded(server: str) -> None:
 
 
 def test_labels_cannot_smuggle_markup_into_the_page() -> None:
-    from clip_app.labels import own_group
+    from clip_app.labels import request_group
     from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, ModelInfo, Timings
     from clip_app.view import result_html
 
@@ -188,7 +188,7 @@ def test_labels_cannot_smuggle_markup_into_the_page() -> None:
         ],
         timings_ms=Timings(),
     )
-    assert "<img" not in result_html(result, {"labels": own_group([evil])})
+    assert "<img" not in result_html(result, {"labels": request_group([evil])})
 
 
 def test_what_broken_uploads_leave_is_removed(tmp_path: Path) -> None:

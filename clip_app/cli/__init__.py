@@ -250,7 +250,7 @@ def doctor(
     settings: Settings,
     format: Annotated[DoctorFormat, typer.Option(help="How to write the findings.")] = DoctorFormat.text,
 ) -> None:
-    """Say what would be used, and what is wrong with it and how to mend it."""
+    """Say what would be used, and what is wrong with it and how to fix it."""
     from clip_app.doctor import examine, exit_code
 
     configure_logging(settings, "critical")
@@ -276,7 +276,7 @@ def _options(
 ) -> Options:
     from clip_app.analyzer import Options
     from clip_app.errors import BadOption
-    from clip_app.labels import own_group
+    from clip_app.labels import request_group
 
     own = None if labels is None else split_labels(labels)
     if labels_file is not None:
@@ -286,7 +286,7 @@ def _options(
             raise BadOption(f"--labels-file cannot be read: {error}") from None
         own = (own or ()) + tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
     if own is not None:
-        own_group(own, template)
+        request_group(own, template)
     chosen = None if groups is None else split_labels(groups)
     return Options(groups=chosen, labels=own, template=template, independent=independent, top_k=top_k)
 
@@ -306,7 +306,7 @@ def find_pictures(paths: Iterable[str], recursive: bool) -> Iterator[str]:
 
 def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
     from clip_app.analyzer import Analyzer
-    from clip_app.errors import AppError
+    from clip_app.errors import ClipAppError
     from clip_app.loading import Loader
 
     try:
@@ -317,7 +317,7 @@ def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
         loader.run()
     try:
         options.resolve(loader.serving())
-    except AppError as error:
+    except ClipAppError as error:
         fail(error.message, USAGE if error.status == 422 else SOME_FAILED)
     if loader.serving().model.info.bundled:
         why = f" ({loader.status.reason})" if loader.status.reason else ""
@@ -328,20 +328,20 @@ def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
 def _analyze_all(
     analyzer: Analyzer, files: list[str], options: Options, most: int
 ) -> Iterator[tuple[str, AnalysisResult | str]]:
-    from clip_app.errors import AppError
-    from clip_app.observation import CLI, Analysis
+    from clip_app.errors import ClipAppError
+    from clip_app.observation import CLI, Observation
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = errors.is_terminal and len(files) > 1
     with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
         for path in progress.track(files, description="Analysing"):
             try:
-                with Analysis(CLI) as analysis:
+                with Observation(CLI) as observation:
                     data = _read(path, most)
                     name = "standard input" if path == "-" else path
-                    result = analyzer.analyze(data, options, analysis, name=name)
+                    result = analyzer.analyze(data, options, observation, name=name)
                 yield path, result
-            except AppError as error:  # the rest go on, whatever happens to one
+            except ClipAppError as error:  # the rest go on, whatever happens to one
                 yield path, error.message
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clip_app import images
 from clip_app.engines.conversion import Agreement
-from clip_app.errors import AppError, CheckpointError
+from clip_app.errors import CheckpointError, ClipAppError
 from clip_app.preprocessing import Pixels, Preprocessing
 
 __all__ = ["quantize"]
@@ -19,9 +19,9 @@ __all__ = ["quantize"]
 HELD_OUT = 4
 CROPS = 128
 SMALLEST_CROP = 0.4
-MOST_BYTES = 100_000_000
-MOST_PIXELS = 200_000_000
-MOST_PHOTOGRAPHS = 300
+MAX_BYTES = 100_000_000
+MAX_PIXELS = 200_000_000
+MAX_PHOTOGRAPHS = 300
 
 
 def quantize(path: Path, preprocessing: Preprocessing, photographs: Path) -> Agreement:
@@ -65,10 +65,10 @@ def _agreement(core: Any, encoder: Any, quantized: Any, pictures: list[Pixels]) 
 
 def _pictures(folder: Path) -> Iterator[Image.Image]:
     names = sorted(path for path in folder.iterdir() if path.suffix.lower() in images.ACCEPTED_SUFFIXES)
-    for path in names[:MOST_PHOTOGRAPHS]:
+    for path in names[:MAX_PHOTOGRAPHS]:
         try:
-            yield images.decode(path.read_bytes(), max_bytes=MOST_BYTES, max_pixels=MOST_PIXELS).image
-        except (AppError, OSError):
+            yield images.decode(path.read_bytes(), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).image
+        except (ClipAppError, OSError):
             continue
 
 

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_app.middleware.request_id import current_call
+from clip_app.middleware.request_id import current_request
 
 __all__ = ["JSON_LIMIT", "Guard", "error_response", "route_path"]
 
@@ -40,8 +40,8 @@ UNTRUSTED_HEADERS = (b"x-forwarded-host", b"x-gradio-server")
 
 def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     """An error as the REST route answers it, with the id of the request that is being answered."""
-    call = current_call()
-    error = {"code": code, "message": message} | ({"request_id": call.id} if call else {})
+    context = current_request()
+    error = {"code": code, "message": message} | ({"request_id": context.id} if context else {})
     return JSONResponse({"error": error}, status, headers)
 
 

@@ -10,10 +10,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_app.errors import Outcome
 from clip_app.middleware.body_limit import JSON_LIMIT, route_path
-from clip_app.middleware.request_id import call_of
+from clip_app.middleware.request_id import context_of
 from clip_app.observation import ANALYZE, CLASSIFY, GRADIO, PAGE, REST, Face, refuse
 
-__all__ = ["Refusals"]
+__all__ = ["Counting"]
 
 UPLOAD = "/gradio_api/upload"
 JOIN = "/gradio_api/queue/join"
@@ -21,7 +21,7 @@ NAMED = tuple(f"/gradio_api/{way}/" for way in ("call/v2", "call", "run", "api")
 ENDPOINTS = {"analyze": ANALYZE, "classify": CLASSIFY}
 
 
-class Refusals:
+class Counting:
     """Stands before the body limits and Gradio, and sees what never reaches an analysis.
 
     Too large a body, a form or JSON that is not understood, too many pictures, a full queue:
@@ -56,9 +56,9 @@ class Refusals:
         try:
             await self.app(scope, overhear, watch)
         finally:
-            call = call_of(scope)
-            if status >= 400 and not call.analyses and (face := self._face(scope, path, bytes(body))) is not None:
-                refuse(call, face, _outcome(status), f"http_{status}")
+            context = context_of(scope)
+            if status >= 400 and not context.analyses and (face := self._face(scope, path, bytes(body))) is not None:
+                refuse(context, face, _outcome(status), f"http_{status}")
 
     def _face(self, scope: Scope, path: str, body: bytes) -> Face | None:
         """Say for whom it was; None where it was for something else, such as the status."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["HEADER", "Call", "CallIds", "call_of", "current_call", "enter"]
+__all__ = ["HEADER", "RequestContext", "RequestIds", "context_of", "current_request", "enter"]
 
 HEADER = "X-Request-ID"
 # What an exemplar, a log line and a header all hold without quoting.
@@ -20,7 +20,7 @@ KEY = "clip_app.middleware.request_id"
 
 
 @dataclass
-class Call:
+class RequestContext:
     """One request: its id, when it came, and how many analyses it was counted as so far."""
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -29,26 +29,26 @@ class Call:
 
 
 # Follows a request through tasks and threads, so that any line of the log can name it.
-_current: ContextVar[Call | None] = ContextVar("call", default=None)
+_current: ContextVar[RequestContext | None] = ContextVar("call", default=None)
 
 
-def current_call() -> Call | None:
+def current_request() -> RequestContext | None:
     """Return the request that is being answered, None outside of any."""
     return _current.get()
 
 
-def enter(call: Call) -> None:
+def enter(context: RequestContext) -> None:
     """Answer this request from here on, in this task and the threads it starts."""
-    _current.set(call)
+    _current.set(context)
 
 
-def call_of(scope: Scope) -> Call:
+def context_of(scope: Scope) -> RequestContext:
     """Return the request behind an ASGI scope."""
-    call = scope.get(KEY)
-    return call if isinstance(call, Call) else Call()
+    context = scope.get(KEY)
+    return context if isinstance(context, RequestContext) else RequestContext()
 
 
-class CallIds:
+class RequestIds:
     """Gives every request an id, its own where it brings a well-formed one, and sends it back."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -59,15 +59,15 @@ class CallIds:
             await self.app(scope, receive, send)
             return
         given = Headers(scope=scope).get(HEADER, "")
-        call = Call(given) if WELL_FORMED.fullmatch(given) else Call()
+        context = RequestContext(given) if WELL_FORMED.fullmatch(given) else RequestContext()
         # Never taken back: the server logs what the application lets through after it has returned,
         # and every request has a task of its own.
-        enter(call)
+        enter(context)
 
         async def label(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = call.id
+                MutableHeaders(scope=message)[HEADER] = context.id
             await send(message)
 
         # In the scope as well: Gradio runs queued events in tasks that know only the scope.
-        await self.app(dict(scope, **{KEY: call}), receive, label)
+        await self.app(dict(scope, **{KEY: context}), receive, label)
