@@ -6,53 +6,24 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clip_app import images, scoring
-from clip_app.errors import BadOption, Busy
-from clip_app.labels import REQUEST_GROUP, LabelGroup, choose_groups, request_group
-from clip_app.loading import Loader, Serving
+from clip_app.errors import Busy
+from clip_app.labels import LabelGroup
+from clip_app.loading import Loader
 from clip_app.observation import Observation
+from clip_app.options import Options
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
 from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
 
-__all__ = ["Analyzer", "Options"]
+if TYPE_CHECKING:
+    from clip_app.serving import Serving
 
-DEFAULT_TOP_K = 5
-MAX_TOP_K = 1000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What to look for. With neither groups nor labels, the model's default groups."""
-
-    groups: tuple[str, ...] | None = None
-    labels: tuple[str, ...] | None = None
-    template: str | None = None
-    independent: bool = False
-    top_k: int | None = None
-
-    def resolve(self, serving: Serving) -> list[LabelGroup]:
-        """Return the groups to score.
-
-        Raises:
-            BadOption: a group, a label, the template or top_k cannot be used.
-        """
-        if self.top_k is not None and not 1 <= self.top_k <= MAX_TOP_K:
-            raise BadOption(f"top_k is {self.top_k}; it must be from 1 to {MAX_TOP_K}.")
-        own = [request_group(self.labels, self.template)] if self.labels is not None else []
-        if self.groups is not None:
-            return choose_groups(serving.groups, self.groups) + own
-        return own or choose_groups(serving.groups, serving.default_groups)
-
-    def limit(self, group: LabelGroup) -> int:
-        """How many labels to return: all of a request's own, else the best five."""
-        if self.top_k is not None:
-            return self.top_k
-        return len(group.labels) if group.name == REQUEST_GROUP else DEFAULT_TOP_K
+__all__ = ["Analyzer"]
 
 
 class Analyzer:
@@ -83,7 +54,7 @@ class Analyzer:
     def _analyze(
         self, serving: Serving, data: bytes, options: Options, observation: Observation, name: str
     ) -> AnalysisResult:
-        groups = options.resolve(serving)
+        groups = options.resolve(serving.groups, serving.default_groups)
         waited = time.perf_counter()
         with self._decoder():
             waited = time.perf_counter() - waited

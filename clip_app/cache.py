@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import socket
 import stat
 import tempfile
@@ -20,15 +21,33 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clip_app.pins import Pin, Pins
+from huggingface_hub import constants
 
-__all__ = ["LockTimeout", "LocksUnsupported", "RepoCache", "cache_root", "hash_file", "write_atomically"]
+from clip_app.errors import HubError
+from clip_app.pins import DEFAULT_REVISIONS, Pin, Pins
+
+__all__ = [
+    "LockTimeout",
+    "LocksUnsupported",
+    "RepoCache",
+    "Snapshot",
+    "cache_root",
+    "explain_file_error",
+    "find_snapshot",
+    "hash_file",
+    "write_atomically",
+]
 
 CHUNK = 1 << 20
 POLL_SECONDS = 0.2
 # Where there are no locks to ask, nothing writes this long without touching its file.
 STALE_SECONDS = 3600
 NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO, errno.ENOSYS, errno.EINVAL)
+NO_LOCKS_ADVICE = (
+    "This volume has no file locks. Mount it with locks, or let one job alone run clip-app prefetch and mount the "
+    "cache read-only everywhere else."
+)
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 class LocksUnsupported(OSError):
@@ -41,8 +60,6 @@ class LockTimeout(TimeoutError):
 
 def cache_root() -> Path:
     """The folder of all repositories: HF_HUB_CACHE, else HF_HOME/hub, else ~/.cache/huggingface/hub."""
-    from huggingface_hub import constants
-
     return Path(constants.HF_HUB_CACHE)
 
 
@@ -121,6 +138,21 @@ class RepoCache:
         self.artifacts.mkdir(parents=True, exist_ok=True)
         content = {"repo": self.repo, "revision": revision, "files": {n: asdict(p) for n, p in sorted(files.items())}}
         write_atomically(self.marker(revision), (json.dumps(content, indent=2) + "\n").encode())
+
+    def read_ref(self, name: str) -> str | None:
+        """Return the commit that a branch was when it was fetched."""
+        try:
+            return (self.folder / "refs" / name).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError):
+            return None
+
+    def write_ref(self, name: str, commit: str) -> None:
+        """Remember which commit a branch was, so that a later start needs no request."""
+        if name != commit:
+            path = self.folder / "refs" / name
+            with suppress(OSError):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_atomically(path, commit.encode())
 
     def remove_file(self, revision: str, name: str) -> None:
         """Remove a file and the blob it links to."""
@@ -217,6 +249,51 @@ class RepoCache:
             yield
         finally:
             os.close(file)  # and with it goes the lock
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A complete revision in the cache."""
+
+    cache: RepoCache
+    revision: str
+    files: Pins
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds the files."""
+        return self.cache.snapshot(self.revision)
+
+
+def candidate_revisions(repo: str, revision: str | None) -> tuple[str, ...]:
+    """Return the revisions that will do, in the order to try."""
+    return (revision,) if revision else DEFAULT_REVISIONS.get(repo, ("main",))
+
+
+def find_snapshot(repo: str, revision: str | None) -> Snapshot | None:
+    """Return the snapshot if its marker says complete; makes no request and writes nothing."""
+    cache = RepoCache(cache_root(), repo)
+    for candidate in candidate_revisions(repo, revision):
+        commit = candidate if COMMIT.fullmatch(candidate) else cache.read_ref(candidate)
+        if commit and (files := cache.read_marker(commit)) is not None:
+            return Snapshot(cache, commit, files)
+    return None
+
+
+def explain_file_error(*errors: BaseException) -> HubError | None:
+    """Say what to do about an error of the cache's volume; None where it is of another kind."""
+    if (held := next((error for error in errors if isinstance(error, LockTimeout)), None)) is not None:
+        return HubError("permissions", f"{held} still fills the cache. Wait for it, or end it, and start again.")
+    if any(isinstance(error, LocksUnsupported) for error in errors):
+        return HubError("permissions", NO_LOCKS_ADVICE)
+    codes = {error.errno for error in errors if isinstance(error, OSError)}
+    if codes & {errno.ENOSPC, errno.EDQUOT}:
+        return HubError("disk_full", "The disk is full. Free space where HF_HOME points, or give it a larger volume.")
+    if codes & {errno.EACCES, errno.EPERM, errno.EROFS}:
+        return HubError(
+            "permissions", "The cache cannot be written. Make the folder of HF_HOME writable for this user."
+        )
+    return None
 
 
 def write_atomically(path: Path, content: bytes) -> None:

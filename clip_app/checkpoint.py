@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clip_app.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from clip_app.preprocessing import Preprocessing
+from clip_app.preprocessing import Preprocessing
 
 __all__ = ["FAMILIES", "check_folder", "read_preprocessing"]
 
@@ -41,8 +38,6 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     Raises:
         CheckpointError: preprocessor_config.json cannot be read.
     """
-    from clip_app.preprocessing import Preprocessing
-
     try:
         return Preprocessing.from_config(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -8,21 +8,28 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
-from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Literal
 
+from huggingface_hub import constants
 from pydantic import BaseModel
 
-from clip_app.cache import NO_LOCKS, cache_root, hash_file
-from clip_app.engines import Choice, choose_engine
-from clip_app.engines.conversion import describe_conversion, variant_of
-from clip_app.errors import CheckpointError
-from clip_app.hub import EXIT_CODES, Hub, HubError, Reason
+from clip_app.cache import NO_LOCKS, cache_root, find_snapshot, hash_file
+from clip_app.engines import ENGINES, candidates
+from clip_app.errors import (
+    EXIT_CODES,
+    CheckpointError,
+    ClipAppError,
+    EngineUnavailable,
+    HubError,
+    Reason,
+    TLSConfigError,
+)
+from clip_app.hub import Hub
 from clip_app.machine import available_cpus, has_bfloat16
+from clip_app.serving import open_model
 from clip_app.settings import Settings, insecure_variables, unknown_variables
-from clip_app.source import local_folder, present_source
-from clip_app.tls import TLSConfigError, sources
+from clip_app.source import Source, local_folder, present_source
+from clip_app.tls import sources
 
 __all__ = ["Finding", "examine", "exit_code"]
 
@@ -95,8 +102,6 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def _endpoint(settings: Settings) -> Iterator[Finding]:
-    from huggingface_hub import constants
-
     if constants.is_offline_mode():
         yield Finding(name="Hub", level="ok", text="HF_HUB_OFFLINE is set: no request is made")
         return
@@ -142,7 +147,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             fix = "Correct CLIP_APP_MODEL."
             yield Finding(name="model", level="bad", text=f"there is no folder {name}", fix=fix, reason="not_found")
         return
-    snapshot = Hub(settings).cached(name, settings.revision)
+    snapshot = find_snapshot(name, settings.revision)
     if snapshot is None:
         yield Finding(
             name="model",
@@ -168,16 +173,43 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 
 def _engine(settings: Settings) -> Iterator[Finding]:
-    choice = choose_engine(settings)
-    if choice.engine == "torch":
-        yield from _torch(choice)
-    else:
-        text = f"openvino {version('openvino')} on cpu, {choice.precision}"
-        yield Finding(name="engine", level="ok", text=text)
-        yield from _conversion(settings, choice)
+    try:
+        choice = candidates(settings)[0]
+    except EngineUnavailable as error:
+        yield Finding(name="engine", level="bad", text=error.message)
+        return
+    try:
+        source = present_source(settings)
+    except CheckpointError as error:
+        yield Finding(name="model", level="bad", text=error.message, reason="not_found")
+        source = None
+    for found in ENGINES[choice.engine].load().findings(source, choice):
+        reason: Reason | None = "integrity" if found.integrity else None
+        yield Finding(name="engine", level=found.level, text=found.text, fix=found.fix, reason=reason)
     if choice.device == "cpu" and not has_bfloat16() and choice.precision == "bfloat16":
         text = "bfloat16 on a CPU that has none of it"
         yield Finding(name="engine", level="warn", text=text, fix="Set CLIP_APP_PRECISION=auto.")
+    if source is not None:
+        yield from _answers(settings, source)
+    yield from _threads(settings)
+
+
+def _answers(settings: Settings, source: Source) -> Iterator[Finding]:
+    """Open the model as a start does, where that makes nothing new: some processors report what they cannot run."""
+    if not any(ENGINES[c.engine].load().is_prepared(source, c.precision) for c in candidates(settings)[:1]):
+        return
+    try:
+        model, left_out = open_model(settings, source, lambda status: None)
+    except ClipAppError as error:
+        yield Finding(name="engine", level="bad", text=f"the model does not answer: {error.message}")
+        return
+    for reason in left_out:
+        yield Finding(name="engine", level="warn", text=f"left: {reason}", fix="Set it to what serves instead.")
+    info = model.info
+    yield Finding(name="engine", level="ok", text=f"{info.engine} answers in {info.precision}")
+
+
+def _threads(settings: Settings) -> Iterator[Finding]:
     allowed = available_cpus()
     threads = allowed if settings.threads == "auto" else settings.threads
     text = f"{threads} for {allowed} CPUs that the cgroup allows, of {os.cpu_count()}"
@@ -185,38 +217,3 @@ def _engine(settings: Settings) -> Iterator[Finding]:
         yield Finding(name="threads", level="warn", text=text, fix="Set CLIP_APP_THREADS=auto.")
     else:
         yield Finding(name="threads", level="ok", text=text)
-
-
-def _torch(choice: Choice) -> Iterator[Finding]:
-    import torch
-
-    if choice.device == "cuda" and not torch.cuda.is_available():
-        text = "CLIP_APP_DEVICE=cuda, but torch sees none"
-        yield Finding(name="engine", level="bad", text=text, fix="Set cpu or auto.")
-    yield Finding(name="engine", level="ok", text=f"torch {torch.__version__} on {choice.device}, {choice.precision}")
-    if choice.device == "cpu" and find_spec("openvino") is None:
-        fix = "pip install 'clip-app[openvino]'."
-        yield Finding(name="engine", level="warn", text="OpenVINO, several times faster, is not installed", fix=fix)
-
-
-def _conversion(settings: Settings, choice: Choice) -> Iterator[Finding]:
-    variant = variant_of(choice.precision)
-    try:
-        source = present_source(settings)
-    except CheckpointError as error:
-        yield Finding(name="model", level="bad", text=str(error), reason="not_found")
-        return
-    if source is None:
-        return
-    converted = source.conversions.find(variant)
-    if converted is None:
-        fix = "Run clip-app prefetch."
-        yield Finding(name="engine", level="warn", text="the model is not converted yet: a start does it", fix=fix)
-        return
-    wrong = [name for name, pin in converted.files.items() if hash_file(converted.folder / name) != pin]
-    if wrong:
-        text = f"{', '.join(wrong)} of the converted model: not the bytes that were written"
-        fix = f"Remove the folder {converted.folder}, then run clip-app prefetch."
-        yield Finding(name="engine", level="bad", text=text, fix=fix, reason="integrity")
-    else:
-        yield Finding(name="engine", level="ok", text=f"converted: {describe_conversion(converted)}, hashed again")

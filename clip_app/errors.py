@@ -1,73 +1,179 @@
-"""What can go wrong with a picture or a checkpoint, and what whoever brought it should do."""
+"""One tree of everything that can go wrong and that somebody can do something about."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import ClassVar, Literal
 
 __all__ = [
+    "EXIT_CODES",
     "BadOption",
     "Busy",
     "CheckpointError",
     "ClipAppError",
     "EncodingFailed",
+    "EngineUnavailable",
+    "HubError",
     "ImageTooLarge",
+    "LabelFileError",
     "NotReady",
     "Outcome",
+    "PinFileError",
+    "Reason",
+    "SettingsError",
+    "TLSConfigError",
     "UndecodableImage",
+    "error_classes",
 ]
 
 Outcome = Literal["ok", "invalid", "rejected", "error"]
+Reason = Literal["tls", "network", "integrity", "disk_full", "permissions", "not_found", "offline"]
+# The command line's exit code for each reason why the model could not be had.
+EXIT_CODES: Mapping[Reason, int] = {
+    "tls": 10,
+    "network": 11,
+    "integrity": 12,
+    "disk_full": 13,
+    "permissions": 14,
+    "not_found": 15,
+    "offline": 16,
+}
+SOME_FAILED, USAGE = 1, 2
 
 
 class ClipAppError(Exception):
-    """An error whose message is safe to show: it names what to change, never a server path."""
+    """An error whose message is safe to show: it names what to change, never a server path.
 
-    code = "error"
-    status = 500
-    outcome: Outcome = "error"
+    Every face translates it in one place: the command line exits with ``exit_code``, REST
+    answers ``status`` with ``code`` and the message, Gradio shows the message, and
+    ``outcome`` is what the analysis is counted as.
+    """
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    outcome: ClassVar[Outcome] = "error"
+    retry_after: ClassVar[int | None] = None
+    advice: ClassVar[str] = "The server's log says more, under the request's id."
+    exit_code: int = SOME_FAILED
 
     @property
     def message(self) -> str:
+        """The sentence that is shown."""
         return str(self)
+
+
+# A picture or a question.
 
 
 class UndecodableImage(ClipAppError):
     """The bytes are no picture, or a damaged one."""
 
     code, status, outcome = "undecodable_image", 400, "invalid"
+    advice = "Export the picture again, or send one of the formats that the message names."
 
 
 class ImageTooLarge(ClipAppError):
-    """The picture has more bytes or pixels than MAX_UPLOAD_MB or MAX_PIXELS allow."""
+    """The picture has more bytes or pixels than are accepted."""
 
     code, status, outcome = "too_large", 413, "invalid"
+    advice = "Send a smaller picture, or raise CLIP_APP_MAX_UPLOAD_MB or CLIP_APP_MAX_PIXELS."
 
 
 class BadOption(ClipAppError):
     """A label, group, template or number is not of the form it should be."""
 
-    code, status, outcome = "bad_option", 422, "invalid"
+    code, status, outcome, exit_code = "bad_option", 422, "invalid", USAGE
+    advice = "Correct the option that the message names."
 
 
 class Busy(ClipAppError):
-    """QUEUE_SIZE pictures are already being worked on."""
+    """As many pictures as may be are already being worked on."""
 
-    code, status, outcome = "busy", 503, "rejected"
-    retry_after = 1
+    code, status, outcome, retry_after = "busy", 503, "rejected", 1
+    advice = "Try again in a moment, or raise CLIP_APP_QUEUE_SIZE."
 
 
 class NotReady(ClipAppError):
     """No model is loaded yet, or none could be."""
 
-    code, status, outcome = "not_ready", 503, "rejected"
-    retry_after = 5
+    code, status, outcome, retry_after = "not_ready", 503, "rejected", 5
+    advice = "Wait for /readyz; where it names a reason, change what the reason names."
 
 
 class EncodingFailed(ClipAppError):
     """The image encoder failed on this picture."""
 
-    code, status, outcome = "encoding_failed", 500, "error"
+    code = "encoding_failed"
+    advice = "Send the picture again; if it fails again, the server's log says why."
 
 
-class CheckpointError(ValueError):
-    """A checkpoint cannot be served; the message says what is missing, never a server path."""
+# A start.
+
+
+class SettingsError(ClipAppError):
+    """A setting has a value that is not allowed; the message is one line."""
+
+    code, exit_code = "bad_setting", USAGE
+    advice = "Correct the CLIP_APP_* variable or flag that the message names."
+
+
+class LabelFileError(ClipAppError):
+    """A label file cannot be used; the message names the file and the line."""
+
+    code, exit_code = "bad_label_file", USAGE
+    advice = "Correct the line of the file in CLIP_APP_LABELS_DIR."
+
+
+class CheckpointError(ClipAppError):
+    """A checkpoint cannot be served."""
+
+    code = "bad_checkpoint"
+    advice = "Choose another with CLIP_APP_MODEL, or run clip-app prefetch again."
+
+
+class EngineUnavailable(ClipAppError):
+    """An engine or a precision does not work on this machine."""
+
+    code = "engine_unavailable"
+    advice = "Set CLIP_APP_ENGINE=auto and CLIP_APP_PRECISION=auto, or install the extra that the message names."
+
+
+# The model from the Hub.
+
+
+class TLSConfigError(ClipAppError):
+    """A certificate file cannot be used; the message names the setting and the file."""
+
+    code, exit_code = "bad_ca_file", EXIT_CODES["tls"]
+    advice = "Correct CLIP_APP_CA_BUNDLE, SSL_CERT_FILE or REQUESTS_CA_BUNDLE."
+
+
+class PinFileError(ClipAppError):
+    """The file of pinned hashes cannot be read."""
+
+    code, exit_code = "bad_pin_file", EXIT_CODES["integrity"]
+    advice = "Correct CLIP_APP_PINS, or write the file with clip-app prefetch --write-pins."
+
+
+class HubError(ClipAppError):
+    """The model is not in the cache and could not be put there; the exit code tells why."""
+
+    code = "model_unavailable"
+    advice = "Change what the message names, then run clip-app prefetch; clip-app doctor looks at all of it."
+
+    def __init__(self, reason: Reason, message: str, *, retry: bool = False, after: float | None = None) -> None:
+        """Say the reason and what to change; whether, and after how many seconds, another try may help."""
+        super().__init__(message)
+        self.reason: Reason = reason
+        self.exit_code = EXIT_CODES[reason]
+        self.retry = retry
+        self.after = after
+
+
+def error_classes() -> Iterator[type[ClipAppError]]:
+    """Yield every class of the tree, the root first."""
+    pending: list[type[ClipAppError]] = [ClipAppError]
+    while pending:
+        found = pending.pop(0)
+        yield found
+        pending.extend(found.__subclasses__())

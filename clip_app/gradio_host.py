@@ -1,14 +1,34 @@
-"""Gradio, imported without what it does besides: reports, tables of events, and files of type stubs."""
+"""Everything of Gradio's that is not its public face, in one place, with a test for each.
+
+The lean import; the mount and what it leaves open; the upload folder; process_api, through
+which every call goes; the stop event of its streams. The routes that are closed are in
+:mod:`clip_app.gradio_routes`.
+"""
 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
-__all__ = ["gradio"]
+from fastapi import FastAPI
+from starlette.routing import Mount
+
+from clip_app.endpoints import Endpoint
+from clip_app.errors import BadOption, ClipAppError
+from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
+from clip_app.observation import refuse
+from clip_app.settings import Settings
+
+__all__ = ["CountedBlocks", "end_streams", "gradio", "mount", "read_upload", "shown"]
+
+logger = logging.getLogger("clip_app")
+
+SESSIONS_KEPT = 500
 
 # Read when Gradio is imported: nothing is reported outside, no table is built after each event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -37,3 +57,102 @@ def _no_stub_files() -> Iterator[None]:
 
 with _no_stub_files():
     import gradio
+
+
+def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, *, theme: Any, css: Path) -> FastAPI:
+    """Mount the page at / after every other route, and return the application that serves it."""
+    demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
+    demo.state_session_capacity = SESSIONS_KEPT
+    gradio.mount_gradio_app(
+        app,
+        demo,
+        path="/",
+        root_path=settings.root_path or None,
+        show_error=False,
+        max_file_size=settings.max_upload_bytes,
+        run_history=False,
+        enable_monitoring=False,
+        ssr_mode=False,
+        footer_links=["api"],
+        theme=theme,
+        css_paths=[css],
+    )
+    # Mounted apps never "launch", and without this Gradio copies any server path it is told to.
+    demo.has_launched = True
+    # Not demo.app, which is another one that nothing serves.
+    mounted = app.routes[-1]
+    assert isinstance(mounted, Mount) and isinstance(mounted.app, FastAPI)  # noqa: S101, PT018
+    return mounted.app
+
+
+def end_streams(mounted: FastAPI | None) -> None:
+    """End Gradio's endless streams, which would hold a stop up."""
+    if (stop := getattr(mounted, "stop_event", None)) is not None:
+        stop.set()
+
+
+def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
+    """Return the bytes and the name of an uploaded file, as Gradio describes it.
+
+    Only regular files below the upload folder are opened, whatever the path says.
+
+    Raises:
+        BadOption: there is no picture, or the path was not uploaded here.
+    """
+    if hasattr(value, "model_dump"):
+        value = value.model_dump()
+    if not isinstance(value, dict) or not isinstance(value.get("path"), str):
+        raise BadOption("There is no picture. Upload one first.")
+    refusal = BadOption("The picture was not uploaded here. Upload it through /gradio_api/upload first.")
+    try:
+        path = Path(value["path"]).resolve(strict=True)
+        if not path.is_relative_to(Path(gradio.utils.get_upload_folder()).resolve()) or not path.is_file():
+            raise refusal
+        with path.open("rb") as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError):
+        raise refusal from None
+    name = value.get("orig_name")
+    return data, name if isinstance(name, str) else path.name
+
+
+class CountedBlocks(gradio.Blocks):  # type: ignore[misc]  # Gradio's types are not followed
+    """Blocks whose every context, queued or direct, is counted and carries its request's id."""
+
+    # Which functions, by their names, analyse pictures for whom.
+    endpoints: Mapping[str, Endpoint] = {}
+
+    @property
+    def functions(self) -> dict[int, Endpoint]:
+        """Functions that analyse pictures, by their index."""
+        return {index: self.endpoints[fn.name] for index, fn in self.fns.items() if fn.name in self.endpoints}
+
+    async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """Run one call; where Gradio refuses its values before the function sees them, say so and count it."""
+        request = options.get("request")
+        context = (
+            context_of(request.request.scope)
+            if isinstance(request, gradio.Request) and request.request
+            else RequestContext()
+        )
+        enter(context)
+        before = context.analyses
+        try:
+            return cast(dict[str, Any], await super().process_api(block_fn, *arguments, **options))
+        except Exception as error:
+            endpoint = self.functions.get(block_fn if isinstance(block_fn, int) else block_fn._id)
+            if endpoint is not None and context.analyses == before:
+                refuse(context, endpoint, "invalid", "bad_option")
+                problem = ClipAppError("The values do not fit this endpoint. /gradio_api/info says what it takes.")
+                raise shown(problem) from error
+            if isinstance(error, gradio.Error):
+                raise
+            # Not left to Gradio, which prints the error's text, with what the client sent in it.
+            logger.error("a function of the page failed: %s", type(error).__name__, exc_info=error)
+            raise shown(ClipAppError("Something went wrong. The server's log says more.")) from error
+
+
+def shown(error: ClipAppError) -> gradio.Error:
+    """The error as Gradio shows it, with the request's id for the operator."""
+    context = current_request()
+    return gradio.Error(f"{error.message} (request {context.id if context else ''})", print_exception=False)

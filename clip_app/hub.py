@@ -2,50 +2,46 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
-import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import urlsplit
 
+from huggingface_hub import HfApi, constants, errors, set_client_factory, snapshot_download
+from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import httpx
+
+# The client's own hook, which enforces HF_HUB_OFFLINE; it is exported nowhere else.
+from huggingface_hub.utils._http import hf_request_event_hook
+from tqdm import tqdm
+
 from clip_app.cache import (
-    LocksUnsupported,
-    LockTimeout,
+    COMMIT,
     RepoCache,
+    Snapshot,
     cache_root,
+    candidate_revisions,
+    explain_file_error,
+    find_snapshot,
     git_blob_hash,
     hash_file,
-    write_atomically,
 )
-from clip_app.pins import BUILT_IN, DEFAULT_REVISIONS, Pin, PinFileError, Pins, read_pins
+from clip_app.errors import HubError, PinFileError, Reason, TLSConfigError
+from clip_app.pins import BUILT_IN, Pin, Pins, read_pins
 from clip_app.settings import Settings
 from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES, TLS_VERIFIED
-from clip_app.tls import TLSConfigError, unverified_context, verified_context
+from clip_app.tls import unverified_context, verified_context
 
-__all__ = ["EXIT_CODES", "Hub", "HubError", "Reason", "Snapshot"]
+__all__ = ["Hub", "explain"]
 
 logger = logging.getLogger("clip_app")
 
-Reason = Literal["tls", "network", "integrity", "disk_full", "permissions", "not_found", "offline"]
-EXIT_CODES: Mapping[Reason, int] = {
-    "tls": 10,
-    "network": 11,
-    "integrity": 12,
-    "disk_full": 13,
-    "permissions": 14,
-    "not_found": 15,
-    "offline": 16,
-}
-for _reason in EXIT_CODES:  # from the start at zero, for rates
-    HUB_FAILURES.labels(_reason)
 FILES = (
     "config.json",
     "model.safetensors",
@@ -60,7 +56,6 @@ FILES = (
     "spiece.model",
 )
 REQUIRED = ("config.json", "preprocessor_config.json", "model*.safetensors")
-COMMIT = re.compile(r"[0-9a-f]{40}")
 DEADLINE_SECONDS = 900.0
 # Without a word from the Hub when to come back. The client tries several times itself within one download.
 UNREACHABLE_TRIES = 3
@@ -69,41 +64,7 @@ TIMEOUT = {"connect": 5.0, "read": 15.0, "write": 15.0, "pool": 15.0}
 LONGEST_PAUSE = 30.0
 SPARE_BYTES = 16_000_000
 
-NO_LOCKS_ADVICE = (
-    "This volume has no file locks. Mount it with locks, or let one job alone run clip-app prefetch and mount the "
-    "cache read-only everywhere else."
-)
-
 Progress = Callable[[float], None]
-
-
-class HubError(RuntimeError):
-    """The model is not in the cache and could not be put there; the message says what to change."""
-
-    def __init__(self, reason: Reason, message: str, *, retry: bool = False, after: float | None = None) -> None:
-        super().__init__(message)
-        self.reason: Reason = reason
-        self.retry = retry
-        self.after = after
-
-    @property
-    def exit_code(self) -> int:
-        """The command line's exit code for this reason."""
-        return EXIT_CODES[self.reason]
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A complete revision in the cache."""
-
-    cache: RepoCache
-    revision: str
-    files: Pins
-
-    @property
-    def folder(self) -> Path:
-        """The folder that holds the files."""
-        return self.cache.snapshot(self.revision)
 
 
 @dataclass(frozen=True)
@@ -134,22 +95,13 @@ class Hub:
         """False once a certificate failed and the operator let it go on."""
         return self._verified
 
-    def cached(self, repo: str, revision: str | None) -> Snapshot | None:
-        """Return the snapshot if its marker says complete; makes no request and writes nothing."""
-        cache = RepoCache(cache_root(), repo)
-        for candidate in _candidates(repo, revision):
-            commit = candidate if COMMIT.fullmatch(candidate) else _ref(cache, candidate)
-            if commit and (files := cache.read_marker(commit)) is not None:
-                return Snapshot(cache, commit, files)
-        return None
-
     def fetch(self, repo: str, revision: str | None, progress: Progress = lambda share: None) -> Snapshot:
         """Return a complete, verified snapshot, from the cache or from the Hub.
 
         Raises:
             HubError: with the reason, and what to change.
         """
-        if (snapshot := self.cached(repo, revision)) is not None:
+        if (snapshot := find_snapshot(repo, revision)) is not None:
             return snapshot
         try:
             if _is_offline():
@@ -168,14 +120,14 @@ class Hub:
             HubError: it cannot be reached, is not trusted, or has no such repository.
         """
         self._use_client()
-        candidate = _candidates(repo, revision)[0]
+        candidate = candidate_revisions(repo, revision)[0]
         try:
             self._list(repo, candidate)
         except Exception as error:
             raise explain(error, repo, candidate) from error
 
     def _first_found(self, repo: str, revision: str | None, progress: Progress) -> Snapshot:
-        candidates = _candidates(repo, revision)
+        candidates = candidate_revisions(repo, revision)
         for candidate in candidates[:-1]:
             try:
                 return self._fetch(repo, candidate, progress)
@@ -194,7 +146,7 @@ class Hub:
             files: Pins | None = cache.read_marker(commit)
             if files is None:  # else another process was faster
                 files = self._fill(cache, commit, listing, progress, deadline)
-            _write_ref(cache, revision, commit)
+            cache.write_ref(revision, commit)
         return Snapshot(cache, commit, files)
 
     def _fill(
@@ -243,7 +195,9 @@ class Hub:
     def _accept_unmarked(self, repo: str, revision: str | None) -> Snapshot:
         """Offline and without a marker: take what matches the pins, else say what is missing."""
         cache = RepoCache(cache_root(), repo)
-        commits = [_ref(cache, name) or self._pinned_commit(repo, name) for name in _candidates(repo, revision)]
+        commits = [
+            cache.read_ref(name) or self._pinned_commit(repo, name) for name in candidate_revisions(repo, revision)
+        ]
         commit = next((commit for commit in commits if cache.snapshot(commit).is_dir()), commits[0])
         pins = self._pins(repo, commit) or cache.listed(commit) or {}
         missing = cache.wrong_sizes(commit, pins)
@@ -304,9 +258,6 @@ class Hub:
 
     def _list(self, repo: str, revision: str) -> tuple[str, dict[str, _Listed]]:
         """Resolve a revision to its commit and list the files that are wanted of it."""
-        from huggingface_hub import HfApi
-        from huggingface_hub.hf_api import RepoFile
-
         api = HfApi(token=self._token())
         commit = api.model_info(repo, revision=revision, timeout=TIMEOUT["read"]).sha or revision
         if not self._verified:  # nothing that came over this connection is believed, only the pins
@@ -326,8 +277,6 @@ class Hub:
         return commit, listing
 
     def _download(self, repo: str, commit: str, names: list[str], progress: Progress) -> None:
-        from huggingface_hub import snapshot_download
-
         folder = Path(
             snapshot_download(
                 repo, revision=commit, allow_patterns=names, token=self._token(), tqdm_class=_progress_bar(progress)
@@ -375,8 +324,6 @@ class Hub:
 
 def explain(error: BaseException, repo: str, revision: str) -> HubError:
     """Find the reason in the whole chain of causes; a certificate failure hides three levels down."""
-    from huggingface_hub import errors
-
     chain = list(_causes(error))
 
     def first(kind: type[BaseException]) -> Any:
@@ -388,10 +335,7 @@ def explain(error: BaseException, repo: str, revision: str) -> HubError:
         return HubError("tls", _certificate_advice(cause))
     if first(ssl.SSLError):
         return HubError("network", "The TLS connection to the Hub broke. Check the proxy or the network.", retry=True)
-    if (cause := first(LockTimeout)) is not None:
-        return HubError("permissions", f"{cause} still fills the cache. Wait for it, or end it, and start again.")
     answers: tuple[tuple[type[BaseException], Reason, str], ...] = (
-        (LocksUnsupported, "permissions", NO_LOCKS_ADVICE),
         (errors.OfflineModeIsEnabled, "offline", f"HF_HUB_OFFLINE is set and {repo} is not in the cache. Unset it."),
         (errors.GatedRepoError, "not_found", f"{repo} needs a login. Set HF_TOKEN to a token that may read it."),
         (errors.RevisionNotFoundError, "not_found", f"{repo} has no revision {revision}. Change CLIP_APP_REVISION."),
@@ -410,16 +354,9 @@ def explain(error: BaseException, repo: str, revision: str) -> HubError:
 
 
 def _explain_system(chain: list[BaseException], repo: str) -> HubError:
-    from huggingface_hub.utils import httpx
-
     on_the_way = any(isinstance(cause, httpx.TransportError) for cause in chain)  # a firewall's EPERM is no file's
-    codes = set() if on_the_way else {cause.errno for cause in chain if isinstance(cause, OSError)}
-    if codes & {errno.ENOSPC, errno.EDQUOT}:
-        return HubError("disk_full", "The disk is full. Free space where HF_HOME points, or give it a larger volume.")
-    if codes & {errno.EACCES, errno.EPERM, errno.EROFS}:
-        return HubError(
-            "permissions", "The cache cannot be written. Make the folder of HF_HOME writable for this user."
-        )
+    if not on_the_way and (failure := explain_file_error(*chain)) is not None:
+        return failure
     response = next((r for cause in chain if (r := getattr(cause, "response", None)) is not None), None)
     if response is not None:
         after = _retry_after(response)
@@ -464,36 +401,12 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _candidates(repo: str, revision: str | None) -> tuple[str, ...]:
-    return (revision,) if revision else DEFAULT_REVISIONS.get(repo, ("main",))
-
-
 def _is_offline() -> bool:
-    from huggingface_hub import constants
-
     return bool(constants.is_offline_mode())
 
 
 def _endpoint() -> str:
-    from huggingface_hub import constants
-
     return str(constants.ENDPOINT)
-
-
-def _ref(cache: RepoCache, name: str) -> str | None:
-    try:
-        return (cache.folder / "refs" / name).read_text(encoding="utf-8").strip()
-    except (OSError, ValueError):
-        return None
-
-
-def _write_ref(cache: RepoCache, name: str, commit: str) -> None:
-    """Remember which commit a branch was, so that a later start needs no request."""
-    if name != commit:
-        path = cache.folder / "refs" / name
-        with suppress(OSError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, commit.encode())
 
 
 def _check_space(cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) -> None:
@@ -512,10 +425,6 @@ def _check_space(cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) 
 
 
 def _set_client(context: ssl.SSLContext) -> None:
-    from huggingface_hub import set_client_factory
-    from huggingface_hub.utils import httpx
-    from huggingface_hub.utils._http import hf_request_event_hook
-
     def fill_in_timeout(request: Any) -> None:
         """Some calls of the client ask for no timeout at all, and a stalled server would hang them for ever."""
         if not any((request.extensions.get("timeout") or {}).values()):
@@ -531,7 +440,6 @@ def _set_client(context: ssl.SSLContext) -> None:
 
 def _progress_bar(progress: Progress) -> type:
     """Make the bar class that the Hub client draws with report the share of bytes instead."""
-    from tqdm import tqdm
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:

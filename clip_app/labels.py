@@ -7,13 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clip_app.errors import BadOption
+from clip_app.errors import BadOption, LabelFileError
 
 __all__ = [
     "DEFAULT_NEUTRAL",
     "DEFAULT_TEMPLATE",
     "REQUEST_GROUP",
-    "LabelFileError",
     "LabelGroup",
     "choose_groups",
     "load_groups",
@@ -30,10 +29,6 @@ MAX_LABELS = 1000
 MAX_LABEL_LENGTH = 200
 GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 HEADER = re.compile(r"(title|template|neutral):\s*(.*)")
-
-
-class LabelFileError(ValueError):
-    """A label file cannot be used; the message names the file and the line."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,58 +10,28 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal, get_args
 
+from clip_app.endpoints import ENDPOINTS, Endpoint
 from clip_app.errors import ClipAppError, Outcome
 from clip_app.middleware.request_id import RequestContext, current_request
 from clip_app.results import ModelInfo, Timings
 from clip_app.telemetry import ANALYSES, ANALYSIS_DURATION, IMAGES_UPLOADED, STAGE_DURATION
 
-__all__ = [
-    "ANALYZE",
-    "CLASSIFY",
-    "CLI",
-    "GRADIO",
-    "PAGE",
-    "PAGE_AGAIN",
-    "REST",
-    "Endpoint",
-    "Face",
-    "Observation",
-    "Source",
-    "Stage",
-    "refuse",
-]
+__all__ = ["Observation", "Stage", "refuse"]
 
 logger = logging.getLogger("clip_app")
 
-Source = Literal["ui", "api", "rest", "cli"]
-Endpoint = Literal["ui", "analyze", "classify", "gradio", "rest", "cli"]
 Stage = Literal["decode", "preprocess", "queue", "encode", "score"]
 
-
-@dataclass(frozen=True)
-class Face:
-    """Where a picture comes in; without a source, it was counted as uploaded before."""
-
-    endpoint: Endpoint
-    source: Source | None
-
-
-PAGE, PAGE_AGAIN = Face("ui", "ui"), Face("ui", None)
-ANALYZE, CLASSIFY = Face("analyze", "api"), Face("classify", "api")
-GRADIO = Face("gradio", "api")  # refused before it said what for
-REST, CLI = Face("rest", "rest"), Face("cli", "cli")
-
 # From the start at zero: a rate over a series needs the sample before its first increment.
-for _source in get_args(Source):
-    IMAGES_UPLOADED.labels(_source)
-for _endpoint in get_args(Endpoint):
-    ANALYSIS_DURATION.labels(_endpoint)
+for _endpoint in ENDPOINTS.values():
+    ANALYSIS_DURATION.labels(_endpoint.name)
+    if _endpoint.source is not None:
+        IMAGES_UPLOADED.labels(_endpoint.source)
     for _outcome in get_args(Outcome):
-        ANALYSES.labels(_endpoint, _outcome)
+        ANALYSES.labels(_endpoint.name, _outcome)
 for _stage in get_args(Stage):
     STAGE_DURATION.labels(_stage)
 
@@ -72,10 +42,10 @@ class Observation:
     Whatever is raised in it is an :class:`ClipAppError` afterwards.
     """
 
-    def __init__(self, face: Face, *, since: float | None = None) -> None:
+    def __init__(self, endpoint: Endpoint, *, since: float | None = None) -> None:
         """Begin at ``since`` on the clock of ``time.perf_counter``, else when it is entered."""
         self.model: ModelInfo | None = None
-        self._face = face
+        self._endpoint = endpoint
         self._started = since
         self._context = current_request() or RequestContext()
         self._seconds: dict[Stage, float] = {}
@@ -84,8 +54,8 @@ class Observation:
         self._context.analyses += 1
         if self._started is None:
             self._started = time.perf_counter()
-        if self._face.source is not None:
-            IMAGES_UPLOADED.labels(self._face.source).inc()
+        if self._endpoint.source is not None:
+            IMAGES_UPLOADED.labels(self._endpoint.source).inc()
         return self
 
     def __exit__(
@@ -123,10 +93,10 @@ class Observation:
 
     def _finish(self, outcome: Outcome, code: str | None) -> None:
         seconds = self._elapsed()
-        ANALYSES.labels(self._face.endpoint, outcome).inc()
+        ANALYSES.labels(self._endpoint.name, outcome).inc()
         if outcome != "rejected":  # those that never began would make a full house look quick
-            ANALYSIS_DURATION.labels(self._face.endpoint).observe(seconds, {"request_id": self._context.id})
-        fields = _identity(self._context, self._face, outcome)
+            ANALYSIS_DURATION.labels(self._endpoint.name).observe(seconds, {"request_id": self._context.id})
+        fields = _identity(self._context, self._endpoint, outcome)
         if code is not None:
             fields["code"] = code
         fields["total_ms"] = round(1000 * seconds, 3)
@@ -136,18 +106,18 @@ class Observation:
         logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 
-def refuse(context: RequestContext, face: Face, outcome: Outcome, reason: str) -> None:
+def refuse(context: RequestContext, endpoint: Endpoint, outcome: Outcome, reason: str) -> None:
     """Count a request as one analysis, which never began: it is not timed."""
     context.analyses += 1
-    if face.source is not None:
-        IMAGES_UPLOADED.labels(face.source).inc()
-    ANALYSES.labels(face.endpoint, outcome).inc()
-    fields = _identity(context, face, outcome) | {"code": reason}
+    if endpoint.source is not None:
+        IMAGES_UPLOADED.labels(endpoint.source).inc()
+    ANALYSES.labels(endpoint.name, outcome).inc()
+    fields = _identity(context, endpoint, outcome) | {"code": reason}
     logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 
-def _identity(context: RequestContext, face: Face, outcome: Outcome) -> dict[str, str | float]:
-    return {"request_id": context.id, "endpoint": face.endpoint, "outcome": outcome}
+def _identity(context: RequestContext, endpoint: Endpoint, outcome: Outcome) -> dict[str, str | float]:
+    return {"request_id": context.id, "endpoint": endpoint.name, "outcome": outcome}
 
 
 def _milliseconds(seconds: dict[Stage, float]) -> dict[Stage, float]:

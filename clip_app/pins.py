@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-__all__ = ["BUILT_IN", "DEFAULT_REVISIONS", "Pin", "PinFileError", "Pins", "read_pins", "write_pins"]
+from clip_app.errors import PinFileError
+
+__all__ = ["BUILT_IN", "DEFAULT_REVISIONS", "Pin", "Pins", "read_pins", "write_pins"]
 
 OPENAI_B32 = "openai/clip-vit-base-patch32"
 OPENAI_L14 = "openai/clip-vit-large-patch14"
@@ -27,10 +29,6 @@ class Pin:
 
 
 Pins = Mapping[str, Pin]
-
-
-class PinFileError(ValueError):
-    """PINS cannot be read; the message says why."""
 
 
 _B32_FILES = {

@@ -4,26 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio.to_thread
 from anyio import CapacityLimiter
-from fastapi import APIRouter, FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from pydantic.fields import FieldInfo
 from starlette.exceptions import HTTPException
 
-from clip_app.analyzer import Analyzer, Options
-from clip_app.errors import BadOption, Busy, ClipAppError, ImageTooLarge, NotReady, UndecodableImage
+from clip_app.analyzer import Analyzer
+from clip_app.endpoints import REST
+from clip_app.errors import BadOption, Busy, ClipAppError, ImageTooLarge, UndecodableImage
 from clip_app.images import display_name
-from clip_app.labels import DEFAULT_TEMPLATE, split_labels
-from clip_app.loading import Loader, describe
+from clip_app.labels import split_labels
+from clip_app.loading import Loader
 from clip_app.middleware.body_limit import error_response
 from clip_app.middleware.request_id import current_request
-from clip_app.observation import REST, Observation
+from clip_app.observation import Observation
+from clip_app.options import Options
 from clip_app.results import AnalysisResult
+from clip_app.signatures import keyword_parameters, with_signature
+from clip_app.status import Readiness, readiness
 
 __all__ = ["IMAGES_PER_REQUEST", "add_error_handlers", "rest_routes"]
 
@@ -31,6 +36,7 @@ IMAGES_PER_REQUEST = 16
 # Of one request: several share a forward pass, and others still get a turn.
 IMAGES_AT_ONCE = 4
 SPARE_THREADS = 16
+NAME_LISTS = ("groups", "labels")
 
 
 class ErrorDetail(BaseModel):
@@ -66,56 +72,21 @@ class Health(BaseModel):
     status: str = "ok"
 
 
-class Readiness(BaseModel):
-    """Whether the model has answered a real inference."""
-
-    ready: bool
-    phase: str
-    progress: float = Field(description="Share of the phase that is done, 0 to 1.")
-    message: str
-    reason: str | None = Field(description="Why loading failed, or why the bundled model serves.")
-
-
-def readiness(loader: Loader) -> Readiness:
-    """Say how far the model is."""
-    status = loader.status
-    return Readiness(
-        ready=status.ready,
-        phase=status.phase,
-        progress=round(status.progress, 3),
-        message=describe(status),
-        reason=status.reason,
-    )
-
-
 def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: int) -> APIRouter:
     """Build the REST and health routes around an analyzer that has so many places."""
     router = APIRouter()
     limiter: list[CapacityLimiter] = []  # made on first use, inside the event loop
 
     @router.post(
-        "/api/analyze",
+        REST.path or "",
         responses={status: {"model": ErrorBody} for status in (400, 413, 422, 503)},
         tags=["analyze"],
     )
     async def analyze(
         image: Annotated[list[UploadFile], File(description=f"A picture; repeat for up to {IMAGES_PER_REQUEST}.")],
-        groups: Annotated[str | None, Form(description="Label groups, comma separated.")] = None,
-        labels: Annotated[str | None, Form(description="Your own labels, comma separated or one a line.")] = None,
-        template: Annotated[
-            str | None, Form(description=f"Prompt for your labels, such as: {DEFAULT_TEMPLATE}")
-        ] = None,
-        independent: Annotated[bool, Form(description="Score each label alone.")] = False,
-        top_k: Annotated[int | None, Form(description="Labels a group, best first; 5, or all of yours.")] = None,
+        options: Annotated[Options, Depends(_form_options())],
     ) -> AnalyzeResponse:
         """Say what is in one picture or several."""
-        options = Options(
-            groups=None if groups is None else split_labels(groups),
-            labels=None if labels is None else split_labels(labels),
-            template=template,
-            independent=independent,
-            top_k=top_k,
-        )
         if len(image) > IMAGES_PER_REQUEST:
             raise BadOption(f"{len(image)} pictures were sent; at most {IMAGES_PER_REQUEST} go into one request.")
         if not limiter:  # more threads than places, so that one too many is told so at once
@@ -149,11 +120,27 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
     @router.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
         """200 once the model has answered one real inference, else 503 with the reason."""
-        state = readiness(loader)
+        state = readiness(loader.status)
         response.status_code = 200 if state.ready else 503
         return state
 
     return router
+
+
+def _form_options() -> Callable[..., Options]:
+    """Make the dependency that reads every option from a form; several fields of a name are one list."""
+
+    def read(**fields: Any) -> Options:
+        for name in NAME_LISTS:
+            if isinstance(texts := fields.get(name), list):
+                fields[name] = [part for text in texts for part in split_labels(text)]
+        return Options.of(**fields)
+
+    def annotate(name: str, field: FieldInfo) -> Any:
+        kind = (list[str] | None) if name in NAME_LISTS else field.annotation
+        return Annotated[kind, Form(description=field.description)]
+
+    return with_signature(read, keyword_parameters(Options, REST.options, annotate))
 
 
 def _in_place(
@@ -180,7 +167,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(ClipAppError)
     async def app_error(request: Request, error: ClipAppError) -> Response:
-        retry = {"Retry-After": str(error.retry_after)} if isinstance(error, (Busy, NotReady)) else None
+        retry = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
         return error_response(error.status, error.code, error.message, retry)
 
     @app.exception_handler(RequestValidationError)

@@ -19,17 +19,18 @@ from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
+from clip_app.endpoints import Endpoint
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
 from clip_app.middleware.basic_auth import BasicAuth
-from clip_app.middleware.body_limit import Guard
+from clip_app.middleware.body_limit import BodyLimit
 from clip_app.middleware.counting import Counting
 from clip_app.middleware.request_id import RequestIds
-from clip_app.observation import Face
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
 
@@ -38,6 +39,7 @@ __all__ = ["Application", "create_app", "serve"]
 logger = logging.getLogger("clip_app")
 
 GRACE_SECONDS = 20
+HEAD_START_SECONDS = 0.02
 SWEEP_SECONDS = 300
 STALE_SECONDS = 1800
 DESCRIPTION = "See what is in a picture: objects, scenes and other content, with confidence scores."
@@ -46,9 +48,9 @@ DESCRIPTION = "See what is in a picture: objects, scenes and other content, with
 class LatePage:
     """Gradio's page, which takes seconds to import: the port listens before, and visitors wait."""
 
-    def __init__(self, build: Callable[[FastAPI], tuple[FastAPI, Mapping[int, Face]]]) -> None:
+    def __init__(self, build: Callable[[FastAPI], tuple[FastAPI, Mapping[int, Endpoint]]]) -> None:
         """Take the function that mounts the page on an application, and returns what mount_ui does."""
-        self.faces: dict[int, Face] = {}
+        self.functions: dict[int, Endpoint] = {}
         self._build = build
         self._built = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -65,8 +67,8 @@ class LatePage:
         """Build the page and keep what it runs in the background alive until :meth:`stop`."""
         app = FastAPI(openapi_url=None)
         try:
-            self._gradio, faces = await asyncio.to_thread(self._build, app)
-            self.faces.update(faces)
+            self._gradio, functions = await asyncio.to_thread(self._build, app)
+            self.functions.update(functions)
             async with app.router.lifespan_context(app):
                 self._app = app
                 self._built.set()
@@ -88,15 +90,24 @@ class LatePage:
 
 @dataclass(frozen=True)
 class Application:
-    """The ASGI application, and what begins once its port listens: the page and the model."""
+    """The ASGI application; its lifespan begins the heavy work, the page and the model, and ends it."""
 
-    asgi: ASGIApp
     page: LatePage
     loader: Loader
+    asgi: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.asgi(scope, receive, send)
 
 
 def create_app(settings: Settings) -> Application:
-    """Make everything that is shared, and pass it in. Nothing heavy is imported yet."""
+    """Make everything that is shared, and pass it in. Nothing heavy is imported yet.
+
+    Any ASGI server runs it, and it becomes ready under each by its lifespan.
+
+    Raises:
+        LabelFileError: a file in LABELS_DIR cannot be used.
+    """
     telemetry.QUEUE_CAPACITY.set(settings.queue_size)
     telemetry.MEMORY_LIMIT.set(memory_limit())
     telemetry.CPU_LIMIT.set(cpu_limit())
@@ -106,12 +117,22 @@ def create_app(settings: Settings) -> Application:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        building: list[asyncio.Task[None]] = []
+        # Once the server, whose turn it is after this, listens: imports would hold it up.
+        starts = [
+            loop.call_later(HEAD_START_SECONDS, lambda: building.append(asyncio.create_task(page.run()))),
+            loop.call_later(HEAD_START_SECONDS, loader.start),
+        ]
         sweeping = asyncio.create_task(_sweep_uploads()) if "GRADIO_TEMP_DIR" in os.environ else None
         yield
+        for start in starts:
+            start.cancel()
         if sweeping is not None:
             sweeping.cancel()
         page.stop()
         loader.close()
+        await asyncio.gather(*building)
 
     api = _parent(lifespan)
     add_error_handlers(api)
@@ -120,25 +141,30 @@ def create_app(settings: Settings) -> Application:
         api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
     api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
     api.mount("/", page)
+    return Application(page, loader, _guarded(api, page, settings))
+
+
+def _guarded(api: ASGIApp, page: LatePage, settings: Settings) -> ASGIApp:
+    """Put before the routes what every request goes through, the innermost first."""
     # A request of several pictures may have as much as four of the largest.
-    guarded: ASGIApp = Guard(api, upload_bytes=settings.max_upload_bytes, request_bytes=4 * settings.max_upload_bytes)
-    guarded = Counting(guarded, faces=page.faces)
+    most = settings.max_upload_bytes
+    guarded: ASGIApp = BodyLimit(api, upload_bytes=most, request_bytes=4 * most)
+    guarded = Counting(guarded, functions=page.functions)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
-    return Application(RequestIds(guarded), page, loader)
+    return RequestIds(guarded)
 
 
 def _mount_page(
     app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings
-) -> tuple[FastAPI, Mapping[int, Face]]:
-    from clip_app.ui import mount_ui  # Gradio takes seconds
+) -> tuple[FastAPI, Mapping[int, Endpoint]]:
+    # Gradio takes seconds: the page is built once the port listens.
+    from clip_app.ui import mount_ui
 
     return mount_ui(app, analyzer, loader, settings)
 
 
 def _parent(lifespan: object) -> FastAPI:
-    from fastapi_offline import FastAPIOffline
-
     return FastAPIOffline(
         docs_url="/api/docs",
         redoc_url=None,
@@ -159,7 +185,7 @@ def serve(settings: Settings) -> None:
     try:
         application = create_app(settings)
         config = uvicorn.Config(
-            application.asgi,
+            application,
             host=settings.host,
             port=settings.port,
             root_path=settings.root_path if settings.root_path.startswith("/") else "",
@@ -191,12 +217,11 @@ def remove_broken_uploads(folder: Path) -> None:
 
 
 class _Server(uvicorn.Server):
-    """Begins the heavy work once the port listens, and stops at a signal without waiting for streams."""
+    """Says where it is, and stops at a signal without waiting for streams."""
 
     def __init__(self, config: uvicorn.Config, application: Application) -> None:
         super().__init__(config)
         self._application = application
-        self._page: asyncio.Task[None] | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._application.page.end_streams()
@@ -210,10 +235,3 @@ class _Server(uvicorn.Server):
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             port = self.servers[0].sockets[0].getsockname()[1]
             logger.info("clip_app %s is at http://%s:%d", __version__, host, port)
-            self._page = asyncio.create_task(self._application.page.run())
-            self._application.loader.start()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if self._page is not None:
-            await self._page

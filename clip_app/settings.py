@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from clip_app.errors import SettingsError
+
 __all__ = [
     "DEFAULT_MODEL",
     "PREFIX",
     "Settings",
-    "SettingsError",
     "insecure_variables",
     "load_settings",
     "unknown_variables",
@@ -24,10 +25,6 @@ __all__ = [
 
 PREFIX = "CLIP_APP_"
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
-
-
-class SettingsError(ValueError):
-    """A setting has a value that is not allowed; the message is one line."""
 
 
 class Settings(BaseSettings):

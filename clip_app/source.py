@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clip_app import __version__
+from clip_app.cache import Snapshot, cache_root, find_snapshot
 from clip_app.checkpoint import check_folder
-from clip_app.engines.conversion import ConversionStore, Converted, Variant
 from clip_app.errors import CheckpointError
 from clip_app.settings import Settings
-
-if TYPE_CHECKING:
-    from clip_app.hub import Snapshot
 
 __all__ = [
     "Source",
@@ -24,11 +19,10 @@ __all__ = [
     "bundled_source",
     "examples_folder",
     "find_source",
+    "folder_source",
     "local_folder",
     "present_source",
 ]
-
-CONVERSION_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,37 +41,6 @@ class Source:
     snapshot: Snapshot | None = None
     verified: bool = True
     reason: str | None = None
-
-    @property
-    def conversions(self) -> ConversionStore:
-        """What was converted from it."""
-        return ConversionStore(self.artifacts / "openvino" / self.revision)
-
-    def convert(self, variant: Variant, photographs: Path | None = None) -> Converted:
-        """Convert it for OpenVINO, int8 calibrated on a folder of photographs; one process at a time.
-
-        Raises:
-            CheckpointError: it cannot be converted.
-            HubError: the cache cannot be written, is full, or somebody else holds its lock.
-        """
-        from clip_app.hub import explain
-
-        photographs = photographs or examples_folder()
-        try:
-            if self.snapshot is None:
-                return self.conversions.make(self.folder, variant, photographs)
-            cache = self.snapshot.cache
-            with cache.lock(time.monotonic() + CONVERSION_SECONDS):
-                converted = self.conversions.find(variant) or self.conversions.make(self.folder, variant, photographs)
-                cache.share()
-            return converted
-        except OSError as error:
-            failure = explain(error, self.name, self.revision)
-            if failure.reason == "network":  # what it says of an error it does not know
-                reason = error.strerror or type(error).__name__
-                text = f"The converted model cannot be kept: {reason}. Check the folder of HF_HOME."
-                raise CheckpointError(text) from error
-            raise failure from error
 
 
 def local_folder(model: str) -> Path | None:
@@ -109,6 +72,19 @@ def bundled_source(reason: str | None = None) -> Source:
     )
 
 
+def folder_source(folder: Path) -> Source:
+    """A checkpoint in a folder of the operator's.
+
+    Raises:
+        CheckpointError: the folder does not exist, or holds no checkpoint.
+    """
+    if not folder.is_dir():
+        raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
+    folder = folder.resolve()
+    check_folder(folder)
+    return Source(folder=folder, name=folder.name, revision="local", artifacts=_artifacts_folder(folder))
+
+
 def find_source(settings: Settings, progress: Callable[[float], None] = lambda share: None) -> Source:
     """Find the checkpoint that MODEL names, fetching it from the Hub where it must be.
 
@@ -118,6 +94,7 @@ def find_source(settings: Settings, progress: Callable[[float], None] = lambda s
     """
     if (source := present_source(settings)) is not None:
         return source
+    # The Hub's client takes half a second, and a complete cache needs none of it.
     from clip_app.hub import Hub
 
     hub = Hub(settings)
@@ -134,14 +111,8 @@ def present_source(settings: Settings) -> Source | None:
     if settings.model == "bundled":
         return bundled_source()
     if (folder := local_folder(settings.model)) is not None:
-        if not folder.is_dir():
-            raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
-        folder = folder.resolve()
-        check_folder(folder)
-        return Source(folder=folder, name=folder.name, revision="local", artifacts=_artifacts_folder(folder))
-    from clip_app.hub import Hub
-
-    snapshot = Hub(settings).cached(settings.model, settings.revision)
+        return folder_source(folder)
+    snapshot = find_snapshot(settings.model, settings.revision)
     return _hub_source(settings.model, snapshot) if snapshot is not None else None
 
 
@@ -158,8 +129,6 @@ def _hub_source(name: str, snapshot: Snapshot, *, verified: bool = True) -> Sour
 
 def _artifacts_folder(folder: Path) -> Path:
     """The folder of the cache for a checkpoint that does not lie in it: another one once its files change."""
-    from clip_app.cache import cache_root
-
     digest = hashlib.sha256(str(folder).encode())
     for path in sorted(folder.iterdir()):
         info = path.stat()

@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
+from clip_app.errors import EXIT_CODES
 from clip_app.results import ModelInfo
 
 __all__ = [
@@ -78,6 +79,8 @@ MODEL_READY = Gauge("clip_app_model_ready", "1 once the model has answered a rea
 MODEL_LOAD_SECONDS = Gauge("clip_app_model_load_seconds", "Time from the start of loading to readiness.")
 HUB_DOWNLOAD_BYTES = Counter("clip_app_hub_download_bytes_total", "Bytes of the model fetched from the Hub.")
 HUB_FAILURES = Counter("clip_app_hub_failures_total", "Downloads from the Hub that failed, by reason.", ["reason"])
+for _reason in EXIT_CODES:
+    HUB_FAILURES.labels(_reason)
 TLS_VERIFIED = Gauge("clip_app_tls_verified", "1, or 0 once a download ran without verified certificates.")
 TLS_VERIFIED.set(1)
 MEMORY_LIMIT = Gauge(

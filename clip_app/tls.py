@@ -16,16 +16,13 @@ from pathlib import Path
 
 import certifi
 
+from clip_app.errors import TLSConfigError
 from clip_app.settings import PREFIX, Settings
 
-__all__ = ["Certificates", "TLSConfigError", "find_operator_file", "sources", "unverified_context", "verified_context"]
+__all__ = ["Certificates", "find_operator_file", "sources", "unverified_context", "verified_context"]
 
 # The first that is set is the operator's file.
 OPERATOR_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-
-
-class TLSConfigError(ValueError):
-    """A certificate file cannot be used; the message names the setting and the file."""
 
 
 @dataclass(frozen=True)

@@ -7,46 +7,13 @@ from html import escape
 
 from clip_app.errors import ClipAppError
 from clip_app.labels import LabelGroup
-from clip_app.loading import LoadStatus, describe
 from clip_app.results import AnalysisResult, GroupResult, ModelInfo, Timings
+from clip_app.status import LoadStatus, describe
 
-__all__ = ["HEADER", "STYLE", "error_html", "result_html", "status_html", "waiting_html"]
+__all__ = ["HEADER", "error_html", "result_html", "status_html", "waiting_html"]
 
 HEADER = """<header class="ca-header"><h1>What is in this picture?</h1>
 <p>Drop a photograph. CLIP compares it with hundreds of labels and shows what fits best.</p></header>"""
-
-STYLE = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-:root { --ca-quiet: #5b6b82; }
-.dark { --ca-quiet: #a3b1c6; }
-.ca-header h1 { font-size: 1.9rem; font-weight: 700; margin: .6rem 0 .1rem; }
-.ca-header p { color: var(--ca-quiet); margin: 0; }
-footer .divider { display: none !important; }
-.ca-banner { border-radius: 10px; padding: .7rem 1rem; border: 1px solid; font-size: .95rem; line-height: 1.45; }
-.ca-banner strong { font-weight: 700; color: inherit; }
-.ca-warn { background: #fff4d6; border-color: #d99a00; color: #5a3d00; }
-.ca-bad { background: #fde4e4; border-color: #c62828; color: #6d1313; }
-.ca-request { font-size: .8rem; opacity: .75; overflow-wrap: anywhere; }
-.ca-busy { background: #e6edff; border-color: #5b7bdb; color: #1d2f66; }
-.ca-busy .ca-track { margin-top: .45rem; background: #c9d6fb; }
-.ca-group { margin: 0 0 1.15rem; }
-.ca-group h3 { font-size: .82rem; letter-spacing: .06em; text-transform: uppercase; font-weight: 600;
-  color: var(--ca-quiet); margin: 0 0 .35rem; }
-.ca-row { display: grid; grid-template-columns: minmax(0, 2fr) minmax(0, 3fr) 3.7rem; gap: .8rem; align-items: center;
-  padding: .2rem 0; }
-.ca-label { overflow-wrap: anywhere; line-height: 1.2; }
-.ca-row:first-of-type .ca-label { font-weight: 650; }
-.ca-track { display: block; height: .72rem; border-radius: 6px; overflow: hidden;
-  background: var(--border-color-primary); }
-.ca-fill { display: block; height: 100%; border-radius: 6px; background: linear-gradient(90deg, #6366f1, #22a6c9); }
-.ca-none .ca-label { color: var(--ca-quiet); font-style: italic; font-weight: 400 !important; }
-.ca-none .ca-fill { background: #94a3b8; }
-.ca-value { text-align: right; font-variant-numeric: tabular-nums; }
-.ca-foot, .ca-empty { color: var(--ca-quiet); font-size: .86rem; line-height: 1.5; }
-.ca-foot { border-top: 1px solid var(--border-color-primary); padding-top: .6rem; overflow-wrap: anywhere; }
-.ca-empty { font-size: 1rem; text-align: center; padding: 3.5rem 1rem; border-radius: 12px;
-  border: 1px dashed var(--border-color-primary); }
-"""
 
 
 def result_html(result: AnalysisResult, groups: Mapping[str, LabelGroup]) -> str:

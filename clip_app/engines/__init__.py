@@ -1,37 +1,58 @@
-"""What runs the encoders: one small interface, and the choice of what stands behind it."""
+"""What runs the encoders: a table of engines, and the order in which they are tried.
+
+To add one: a file in this folder with the functions of :class:`EngineModule`, a row in
+:data:`ENGINES`, and an extra in pyproject.toml. Nothing here imports an engine before it
+is opened.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from clip_app.errors import EngineUnavailable
 from clip_app.machine import has_bfloat16
-from clip_app.preprocessing import Pixels
 from clip_app.settings import Settings
-from clip_app.tokenizer import Tokens
 
-__all__ = ["Choice", "Embeddings", "Engine", "EngineName", "Precision", "choose_engine"]
+if TYPE_CHECKING:
+    from clip_app.preprocessing import Pixels
+    from clip_app.source import Source
+    from clip_app.tokenizer import Tokenizer, Tokens
+
+__all__ = [
+    "ENGINES",
+    "Choice",
+    "Device",
+    "Embeddings",
+    "Encoders",
+    "EngineFinding",
+    "EngineModule",
+    "EngineRow",
+    "Precision",
+    "candidates",
+    "check_installed",
+]
 
 Embeddings = npt.NDArray[np.float32]
-EngineName = Literal["torch", "openvino"]
+Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
 CUDA_DRIVER = Path("/proc/driver/nvidia/version")
 
 
-class Engine(Protocol):
+class Encoders(Protocol):
     """The two encoders of one checkpoint. Thread-safe."""
 
     @property
-    def name(self) -> EngineName: ...
-
-    @property
-    def precision(self) -> Precision: ...
+    def precision(self) -> Precision:
+        """What they compute in."""
 
     @property
     def device(self) -> str: ...
@@ -48,34 +69,153 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Choice:
-    """Which engine runs, how and where."""
+    """Which engine runs, in what precision and where."""
 
-    engine: EngineName
+    engine: str
     precision: Precision
-    device: Literal["cpu", "cuda"]
+    device: Device = "cpu"
+
+    def __str__(self) -> str:
+        return f"{self.engine} in {self.precision} on {self.device}"
 
 
-def choose_engine(settings: Settings) -> Choice:
-    """Choose what the settings leave open: CUDA where there is one, else OpenVINO, else torch.
+@dataclass(frozen=True)
+class EngineFinding:
+    """What ``clip-app doctor`` says of an engine; a bad one says the one thing to change."""
 
-    Auto precision is bfloat16 where the CPU computes in it, else float32; int8 only when asked for.
-    """
-    device: Literal["cpu", "cuda"] = (
-        "cuda" if settings.device == "cuda" or (settings.device == "auto" and _cuda_wanted(settings)) else "cpu"
+    level: Literal["ok", "warn", "bad"]
+    text: str
+    fix: str | None = None
+    integrity: bool = False
+
+
+class EngineModule(Protocol):
+    """What the file of an engine offers. It may import whatever it needs, at its top."""
+
+    def has_device(self, device: Device) -> bool:
+        """Say whether this machine has such a device."""
+
+    def prepare(self, source: Source, precision: Precision, photographs: Path | None) -> str | None:
+        """Make what it serves from and keep it in the cache; say what was made, None where nothing need be.
+
+        Raises:
+            ClipAppError: it cannot be made or kept.
+        """
+
+    def is_prepared(self, source: Source, precision: Precision) -> bool:
+        """Say whether :meth:`prepare` has nothing left to do; writes nothing."""
+
+    def open_encoders(self, source: Source, choice: Choice, threads: int | None) -> tuple[Encoders, Tokenizer]:
+        """Open a checkpoint for which it is prepared.
+
+        Raises:
+            CheckpointError: a file is missing or damaged.
+            EngineUnavailable: this machine cannot run it.
+        """
+
+    def findings(self, source: Source | None, choice: Choice) -> Iterator[EngineFinding]:
+        """Look at what would be used; ``source`` is None where the checkpoint is not there yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineRow:
+    """One engine: what must be installed for it, and what it can do."""
+
+    name: str
+    module: str
+    packages: tuple[str, ...]
+    extra: str | None
+    devices: tuple[Device, ...]
+    precisions: tuple[Precision, ...]
+
+    @property
+    def installed(self) -> bool:
+        """True where everything that it imports can be found; nothing is imported."""
+        return all(find_spec(package) is not None for package in self.packages)
+
+    def load(self) -> EngineModule:
+        """Import the engine's file, which takes a second or more."""
+        return cast(EngineModule, import_module(self.module))
+
+
+# In the order in which they are tried, the fastest first.
+ENGINES = {
+    row.name: row
+    for row in (
+        EngineRow(
+            name="openvino",
+            module="clip_app.engines.openvino",
+            packages=("openvino",),
+            extra="openvino",
+            devices=("cpu",),
+            precisions=("bfloat16", "float32", "int8"),
+        ),
+        EngineRow(
+            name="torch",
+            module="clip_app.engines.torch",
+            packages=("torch", "transformers"),
+            extra=None,
+            devices=("cuda", "cpu"),
+            precisions=("bfloat16", "float32"),
+        ),
     )
-    engine = settings.engine
-    if engine == "auto":
-        engine = "openvino" if device == "cpu" and find_spec("openvino") is not None else "torch"
-    precision = settings.precision
-    if precision == "auto":
-        precision = "bfloat16" if device == "cpu" and has_bfloat16() else "float32"
-    return Choice(engine, precision, device)
+}
+
+
+def check_installed(row: EngineRow) -> None:
+    """Look that an engine can be imported.
+
+    Raises:
+        EngineUnavailable: with what to install.
+    """
+    if not row.installed:
+        name = f"clip-app[{row.extra}]" if row.extra else " ".join(row.packages)
+        raise EngineUnavailable(f"{row.name} is not installed: pip install '{name}', or CLIP_APP_ENGINE=auto.")
+
+
+def candidates(settings: Settings) -> list[Choice]:
+    """Return what may serve, in the order to try: one where the settings leave nothing open.
+
+    CUDA comes first where there is a device, then the engines by the table. Auto precision
+    is bfloat16 where the processor computes in it, else float32; int8 only when asked for.
+
+    Raises:
+        EngineUnavailable: nothing that is installed can do what the settings ask.
+    """
+    rows = [ENGINES[settings.engine]] if settings.engine != "auto" else list(ENGINES.values())
+    if settings.engine != "auto":
+        check_installed(rows[0])
+    found = [
+        Choice(row.name, precision, device)
+        for device in _devices(settings)
+        for row in rows
+        if row.installed and device in row.devices
+        for precision in _precisions(settings, row, device)
+    ]
+    if not found:
+        raise EngineUnavailable(
+            f"No engine that is installed runs CLIP_APP_PRECISION={settings.precision} with "
+            f"CLIP_APP_ENGINE={settings.engine} on CLIP_APP_DEVICE={settings.device}. Set one of them to auto."
+        )
+    return found
+
+
+def _precisions(settings: Settings, row: EngineRow, device: Device) -> list[Precision]:
+    if settings.precision != "auto":
+        return [settings.precision] if settings.precision in row.precisions else []
+    wanted: list[Precision] = ["bfloat16", "float32"] if device == "cpu" and has_bfloat16() else ["float32"]
+    return [precision for precision in wanted if precision in row.precisions]
+
+
+def _devices(settings: Settings) -> list[Device]:
+    if settings.device != "auto":
+        return [settings.device]
+    return ["cuda", "cpu"] if _cuda_wanted(settings) else ["cpu"]
 
 
 def _cuda_wanted(settings: Settings) -> bool:
-    """Ask torch for a CUDA device only where there is a driver: importing it takes seconds."""
-    if settings.engine == "openvino" or settings.precision == "int8" or not CUDA_DRIVER.exists():
+    """Ask for a CUDA device only where there is a driver: importing torch takes seconds."""
+    torch = ENGINES["torch"]
+    if settings.engine not in ("auto", "torch") or settings.precision == "int8" or not CUDA_DRIVER.exists():
         return False
-    import torch
-
-    return torch.cuda.is_available()
+    return torch.installed and torch.load().has_device("cuda")

@@ -1,9 +1,8 @@
 """A checkpoint to OpenVINO's format: made once, in a process of its own, and kept beside the snapshot.
 
-The converting process imports torch and takes a few gigabytes for some seconds; the
-serving process only ever maps the result. A marker written last says complete.
-
-    python -m clip_app.engines.conversion CHECKPOINT TARGET VARIANT [PHOTOGRAPHS]
+The converting process, :mod:`clip_app.engines.convert`, imports torch and takes a few
+gigabytes for some seconds; the serving process only ever maps the result. A marker
+written last says complete.
 """
 
 from __future__ import annotations
@@ -15,7 +14,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 import uuid
 from contextlib import suppress
@@ -24,14 +22,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from clip_app.cache import hash_file, write_atomically
-from clip_app.checkpoint import check_folder, read_preprocessing
+from clip_app.cache import write_atomically
 from clip_app.errors import CheckpointError
 from clip_app.pins import Pin, Pins
 
 if TYPE_CHECKING:
     from clip_app.engines import Precision
-    from clip_app.engines.torch import TorchEngine
 
 __all__ = ["Agreement", "ConversionStore", "Converted", "Variant", "describe_conversion", "variant_of"]
 
@@ -45,6 +41,7 @@ IMAGE, TEXT, TOKENIZER = "image.xml", "text.xml", "tokenizer.json"
 # A checkpoint may hold 16-bit weights, which are converted to 32 bits.
 LARGEST_GROWTH = 2
 STALE_SECONDS = 3600
+CONVERTER = "clip_app.engines.convert"
 UNUSABLE = 3  # the converting process's exit code where its last line says what to do
 
 
@@ -169,7 +166,7 @@ def _check_space(folder: Path, checkpoint: Path) -> None:
 
 
 def _convert_elsewhere(checkpoint: Path, target: Path, variant: Variant, photographs: Path) -> None:
-    command = [sys.executable, "-m", __name__, str(checkpoint), str(target), variant, str(photographs)]
+    command = [sys.executable, "-m", CONVERTER, str(checkpoint), str(target), variant, str(photographs)]
     # The child ends itself when this pipe closes, so that it never outlives a server that was stopped.
     with subprocess.Popen(  # noqa: S603
         command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
@@ -181,82 +178,3 @@ def _convert_elsewhere(checkpoint: Path, target: Path, variant: Variant, photogr
     if child.returncode != 0:
         logger.error("converting the model failed: %s", said[-2000:])
         raise CheckpointError("The checkpoint cannot be converted for OpenVINO. Set CLIP_APP_ENGINE=torch.")
-
-
-# What runs in the other process.
-
-
-def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) -> None:
-    """Convert ``checkpoint`` into the empty folder ``target``."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Without it, OpenVINO's tools report nothing over the network.
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
-    from clip_app.engines.torch import open_checkpoint
-
-    check_folder(checkpoint)
-    preprocessing = read_preprocessing(checkpoint)
-    engine, tokenizer = open_checkpoint(checkpoint)
-    _save_encoders(engine, target, tokenizer.context, fill_context=tokenizer.fill_context, pixels=preprocessing.shape)
-    tokenizer.save(target / TOKENIZER)
-    agreement = None
-    if variant == "int8":
-        from clip_app.engines.quantization import quantize
-
-        agreement = quantize(target / IMAGE, preprocessing, photographs)
-    names = [path.name for path in target.iterdir()]
-    Converted(
-        folder=target,
-        variant=variant,
-        logit_scale=engine.logit_scale,
-        context=tokenizer.context,
-        vocabulary=int(engine.network.config.text_config.vocab_size),
-        padding_id=tokenizer.padding_id,
-        fill_context=tokenizer.fill_context,
-        agreement=agreement,
-        files={name: hash_file(target / name) for name in sorted(names)},
-    ).write_marker()
-
-
-def _save_encoders(
-    engine: TorchEngine, target: Path, context: int, *, fill_context: bool, pixels: tuple[int, int, int]
-) -> None:
-    """Trace both encoders with any number of rows, texts of any length where the checkpoint takes them."""
-    import openvino
-    import torch
-    from torch.nn import functional as F
-
-    class Encoder(torch.nn.Module):
-        def __init__(self, features: str) -> None:
-            super().__init__()
-            self.network = engine.network
-            self.features = features
-
-        def forward(self, batch: torch.Tensor) -> torch.Tensor:
-            return F.normalize(getattr(self.network, self.features)(batch).pooler_output, dim=-1)
-
-    length = context if fill_context else min(8, context)
-    examples = {
-        IMAGE: (Encoder("get_image_features"), torch.zeros(2, *pixels), [-1, *pixels]),
-        TEXT: (
-            Encoder("get_text_features"),
-            torch.ones(2, length, dtype=torch.int64),
-            [-1, length if fill_context else -1],
-        ),
-    }
-    with torch.inference_mode():
-        for name, (module, example, shape) in examples.items():
-            converted = openvino.convert_model(module, example_input=example, input=[openvino.PartialShape(shape)])
-            openvino.save_model(converted, target / name, compress_to_fp16=False)
-
-
-def _end_with_parent() -> None:
-    sys.stdin.read()
-    os._exit(1)
-
-
-if __name__ == "__main__":
-    try:
-        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], Path(sys.argv[4]))  # type: ignore[arg-type]
-    except CheckpointError as unusable:
-        print(unusable, file=sys.stderr)
-        sys.exit(UNUSABLE)

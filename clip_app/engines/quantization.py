@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nncf
 import numpy as np
+import openvino
 from PIL import Image
 
-from clip_app import images
 from clip_app.engines.conversion import Agreement
-from clip_app.errors import CheckpointError, ClipAppError
 from clip_app.preprocessing import Pixels, Preprocessing
 
 __all__ = ["quantize"]
@@ -19,26 +19,14 @@ __all__ = ["quantize"]
 HELD_OUT = 4
 CROPS = 128
 SMALLEST_CROP = 0.4
-MAX_BYTES = 100_000_000
-MAX_PIXELS = 200_000_000
-MAX_PHOTOGRAPHS = 300
 
 
-def quantize(path: Path, preprocessing: Preprocessing, photographs: Path) -> Agreement:
+def quantize(path: Path, preprocessing: Preprocessing, pictures: list[Image.Image]) -> Agreement:
     """Replace a saved image encoder by its int8 form, and say how well the two agree.
 
     Weights and activations are quantised after training (NNCF, the transformer preset) on
     random crops of three photographs in four; the agreement is measured on the others.
-
-    Raises:
-        CheckpointError: there are fewer than two photographs in the folder.
     """
-    import nncf
-    import openvino
-
-    pictures = list(_pictures(photographs))
-    if len(pictures) < 2:
-        raise CheckpointError("int8 is calibrated on photographs, and --photographs names a folder with hardly any.")
     held_out = pictures[::HELD_OUT]
     crops = [preprocessing(crop)[None] for crop in _crops([p for i, p in enumerate(pictures) if i % HELD_OUT])]
     core = openvino.Core()
@@ -61,15 +49,6 @@ def _agreement(core: Any, encoder: Any, quantized: Any, pictures: list[Pixels]) 
     )
     cosines = [float((exact(pixels)[0] * rounded(pixels)[0]).sum()) for pixels in pictures]
     return Agreement(len(pictures), round(float(np.mean(cosines)), 6), round(min(cosines), 6))
-
-
-def _pictures(folder: Path) -> Iterator[Image.Image]:
-    names = sorted(path for path in folder.iterdir() if path.suffix.lower() in images.ACCEPTED_SUFFIXES)
-    for path in names[:MAX_PHOTOGRAPHS]:
-        try:
-            yield images.decode(path.read_bytes(), max_bytes=MAX_BYTES, max_pixels=MAX_PIXELS).image
-        except (ClipAppError, OSError):
-            continue
 
 
 def _crops(pictures: list[Image.Image]) -> Iterator[Image.Image]:

@@ -10,32 +10,15 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clip_app.endpoints import ENDPOINTS
+from clip_app.gradio_routes import CLOSED, PREFIX, UNTRUSTED_HEADERS, UPLOAD
 from clip_app.middleware.request_id import current_request
 
-__all__ = ["JSON_LIMIT", "Guard", "error_response", "route_path"]
+__all__ = ["JSON_LIMIT", "BodyLimit", "error_response", "route_path"]
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
 MULTIPART_OVERHEAD = MEGABYTE
-
-# Doors of Gradio that this app does not use: they relay other servers' content or take unbounded work.
-CLOSED = (
-    "/gradio_api/file=http",
-    "/gradio_api/file/http",
-    "/gradio_api/proxy=",
-    "/gradio_api/process_recording",
-    "/gradio_api/deep_link",
-    "/gradio_api/run-history",
-    "/gradio_api/runs",
-    "/gradio_api/component_server",
-    "/gradio_api/custom_component",
-    "/gradio_api/stream/",
-    "/gradio_api/vibe-edit",
-    "/gradio_api/undo-vibe-edit",
-    "/monitoring",
-)
-# Gradio builds the links of its page from these; anybody can send them. ROOT_PATH is the safe way.
-UNTRUSTED_HEADERS = (b"x-forwarded-host", b"x-gradio-server")
 
 
 def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -45,13 +28,14 @@ def error_response(status: int, code: str, message: str, headers: dict[str, str]
     return JSONResponse({"error": error}, status, headers)
 
 
-class Guard:
+class BodyLimit:
     """Bounds every body before it is parsed, and closes what is not needed."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int, request_bytes: int) -> None:
-        """Let through Gradio uploads of ``upload_bytes`` and REST bodies of ``request_bytes``."""
+        """Let through Gradio uploads of ``upload_bytes`` and ``request_bytes`` where an endpoint takes files."""
         self.app = app
-        self._limits = {"/gradio_api/upload": upload_bytes, "/api/analyze": request_bytes}
+        paths = [row.path for row in ENDPOINTS.values() if row.path is not None and row.takes_files]
+        self._limits = {UPLOAD: upload_bytes} | dict.fromkeys(paths, request_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -68,7 +52,7 @@ class Guard:
         if int(Headers(scope=scope).get("content-length", "0")) > limit:
             await body.drain()
             await _too_large(limit)(scope, receive, send)
-        elif path.startswith("/gradio_api/") and not bounded:
+        elif path.startswith(PREFIX) and not bounded:
             await self._json(scope, body, send)
         else:
             await self._stream(scope, body, send)

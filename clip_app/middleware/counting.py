@@ -8,17 +8,17 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from clip_app.endpoints import ENDPOINTS, GRADIO, PAGE, Endpoint
 from clip_app.errors import Outcome
+from clip_app.gradio_routes import JOIN, NAMED, UPLOAD
 from clip_app.middleware.body_limit import JSON_LIMIT, route_path
 from clip_app.middleware.request_id import context_of
-from clip_app.observation import ANALYZE, CLASSIFY, GRADIO, PAGE, REST, Face, refuse
+from clip_app.observation import refuse
 
 __all__ = ["Counting"]
 
-UPLOAD = "/gradio_api/upload"
-JOIN = "/gradio_api/queue/join"
-NAMED = tuple(f"/gradio_api/{way}/" for way in ("call/v2", "call", "run", "api"))
-ENDPOINTS = {"analyze": ANALYZE, "classify": CLASSIFY}
+PATHS = {row.path: row for row in ENDPOINTS.values() if row.path is not None}
+BY_NAME = {row.name: row for row in ENDPOINTS.values() if row.source == "api" and row is not GRADIO}
 
 
 class Counting:
@@ -28,14 +28,14 @@ class Counting:
     the answer's status says so, and that no analysis was counted for it yet.
     """
 
-    def __init__(self, app: ASGIApp, *, faces: Mapping[int, Face]) -> None:
-        """``faces`` says which of Gradio's functions, by their index, analyse pictures for whom."""
+    def __init__(self, app: ASGIApp, *, functions: Mapping[int, Endpoint]) -> None:
+        """``functions`` says which of Gradio's functions, by their index, analyse pictures for whom."""
         self.app = app
-        self._faces = faces
+        self._functions = functions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = route_path(scope).rstrip("/") if scope["type"] == "http" and scope["method"] == "POST" else ""
-        if path not in ("/api/analyze", UPLOAD, JOIN) and not path.startswith(NAMED):
+        if path not in (*PATHS, UPLOAD, JOIN) and not path.startswith(NAMED):
             await self.app(scope, receive, send)
             return
         body = bytearray()
@@ -43,7 +43,7 @@ class Counting:
 
         async def overhear() -> Message:
             message = await receive()
-            if path not in ("/api/analyze", UPLOAD) and len(body) <= JSON_LIMIT:
+            if path not in (*PATHS, UPLOAD) and len(body) <= JSON_LIMIT:
                 body.extend(message.get("body", b""))
             return message
 
@@ -57,13 +57,13 @@ class Counting:
             await self.app(scope, overhear, watch)
         finally:
             context = context_of(scope)
-            if status >= 400 and not context.analyses and (face := self._face(scope, path, bytes(body))) is not None:
-                refuse(context, face, _outcome(status), f"http_{status}")
+            if status >= 400 and not context.analyses and (endpoint := self._endpoint(scope, path, bytes(body))):
+                refuse(context, endpoint, _outcome(status), f"http_{status}")
 
-    def _face(self, scope: Scope, path: str, body: bytes) -> Face | None:
+    def _endpoint(self, scope: Scope, path: str, body: bytes) -> Endpoint | None:
         """Say for whom it was; None where it was for something else, such as the status."""
-        if path == "/api/analyze":
-            return REST
+        if path in PATHS:
+            return PATHS[path]
         if path == UPLOAD:
             # The page follows its uploads by an id; programs do not.
             return PAGE if "upload_id" in parse_qs(scope["query_string"].decode("latin-1")) else GRADIO
@@ -72,8 +72,8 @@ class Counting:
         except (ValueError, AttributeError, RecursionError):
             index = None
         if isinstance(index, int):
-            return self._faces.get(index)
-        return GRADIO if path == JOIN else ENDPOINTS.get(path.rpartition("/")[2])
+            return self._functions.get(index)
+        return GRADIO if path == JOIN else BY_NAME.get(path.rpartition("/")[2])
 
 
 def _outcome(status: int) -> Outcome:

@@ -1,0 +1,95 @@
+"""``clip-app prefetch``."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from clip_app.cli.flags import errors, fail, with_settings
+from clip_app.engines import ENGINES, candidates
+from clip_app.errors import SOME_FAILED, CheckpointError
+from clip_app.hub import Hub
+from clip_app.loading import Loader
+from clip_app.log import configure_logging
+from clip_app.pins import write_pins as write_pins_file
+from clip_app.settings import Settings
+from clip_app.source import find_source, local_folder
+from clip_app.status import describe
+
+__all__ = ["prefetch"]
+
+
+@with_settings
+def prefetch(
+    settings: Settings,
+    write_pins: Annotated[
+        Path | None, typer.Option(help="Write the hashes of the files to this file, for CLIP_APP_PINS.")
+    ] = None,
+    deadline: Annotated[float, typer.Option(help="Give up after so many seconds.", min=1)] = 900,
+    labels: Annotated[bool, typer.Option("--labels/--no-labels", help="Embed the labels too.")] = True,
+    convert: Annotated[
+        bool, typer.Option("--convert/--no-convert", help="Convert for OpenVINO, where it serves.")
+    ] = True,
+    photographs: Annotated[
+        Path | None,
+        typer.Option(help="A folder of photographs to calibrate int8 on.", exists=True, file_okay=False),
+    ] = None,
+) -> None:
+    """Put the model, converted, and its label embeddings into the cache, verified, and exit."""
+    configure_logging(settings, "warning")
+    if settings.model == "bundled" or local_folder(settings.model) is not None:
+        errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
+    else:
+        _fetch(settings, write_pins, deadline)
+    if convert:
+        _prepare(settings, photographs)
+    if labels:
+        _embed_labels(settings)
+
+
+def _fetch(settings: Settings, write_pins: Path | None, deadline: float) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
+        task = progress.add_task(f"Fetching {settings.model}", total=1.0)
+        hub = Hub(settings, deadline_seconds=deadline)
+        snapshot = hub.fetch(settings.model, settings.revision, lambda share: progress.update(task, completed=share))
+        progress.update(task, completed=1.0)
+    how = "verified" if hub.verified else "match their pins; the connection was NOT verified"
+    size = sum(pin.size for pin in snapshot.files.values())
+    typer.echo(f"{settings.model} at {snapshot.revision}: {len(snapshot.files)} files, {size / 1e6:.1f} MB, {how}")
+    if write_pins is not None:
+        write_pins_file(write_pins, settings.model, snapshot.revision, snapshot.files)
+        typer.echo(f"pins written to {write_pins}")
+
+
+def _prepare(settings: Settings, photographs: Path | None) -> None:
+    """Make what the first engine that can serves from; where none is asked for by name, the next may do."""
+    source, failures = find_source(settings), []
+    for choice in candidates(settings):
+        try:
+            with errors.status("Converting the model ...") if errors.is_terminal else nullcontext():
+                made = ENGINES[choice.engine].load().prepare(source, choice.precision, photographs)
+        except CheckpointError as error:
+            failures.append(error)
+            if settings.engine != "auto" or choice.precision == "int8":
+                raise
+            errors.print(f"warning: {choice} will not serve. {error}", style="yellow", markup=False)
+            continue
+        if made:
+            typer.echo(made)
+        return
+    raise failures[-1]
+
+
+def _embed_labels(settings: Settings) -> None:
+    with errors.status("Embedding the labels ...") if errors.is_terminal else nullcontext():
+        loader = Loader(settings.model_copy(update={"fallback": "none"}))
+        loader.run()
+    if not loader.status.ready:
+        fail(describe(loader.status), SOME_FAILED)
+    typer.echo(f"label groups: {', '.join(loader.serving().default_groups)}")
+    loader.close()

@@ -1,0 +1,47 @@
+"""The table of everything through which pictures come in.
+
+A row is enough for a new endpoint to be registered with Gradio, bounded, counted from
+zero and documented; its function is the other place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+__all__ = ["ANALYZE", "CLASSIFY", "CLI", "ENDPOINTS", "GRADIO", "PAGE", "REST", "Endpoint", "Source"]
+
+Source = Literal["ui", "api", "rest", "cli"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where a picture comes in.
+
+    ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
+    ``source`` counts the upload, None where it was counted before; ``options`` are the
+    fields of :class:`~clip_app.options.Options` that it takes; ``path`` is its route where
+    it has one of its own, ``takes_files`` says that the body holds pictures.
+    """
+
+    name: str
+    source: Source | None
+    options: tuple[str, ...] = ()
+    path: str | None = None
+    takes_files: bool = False
+
+    def again(self) -> Endpoint:
+        """The same for a picture that was counted as uploaded before."""
+        return replace(self, source=None)
+
+
+EVERY_OPTION = ("groups", "labels", "template", "independent", "top_k")
+
+PAGE = Endpoint(name="ui", source="ui")
+ANALYZE = Endpoint(name="analyze", source="api", options=("groups", "top_k"))
+CLASSIFY = Endpoint(name="classify", source="api", options=("labels", "template", "independent"))
+GRADIO = Endpoint(name="gradio", source="api")  # refused before it said what for
+REST = Endpoint(name="rest", source="rest", options=EVERY_OPTION, path="/api/analyze", takes_files=True)
+CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
+
+ENDPOINTS = {row.name: row for row in (PAGE, ANALYZE, CLASSIFY, GRADIO, REST, CLI)}

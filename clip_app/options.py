@@ -1,0 +1,96 @@
+"""What to look for in a picture: one model, from which every face takes its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from clip_app.errors import BadOption
+from clip_app.labels import (
+    DEFAULT_TEMPLATE,
+    REQUEST_GROUP,
+    LabelGroup,
+    choose_groups,
+    request_group,
+    split_labels,
+)
+
+__all__ = ["MAX_TOP_K", "Options"]
+
+DEFAULT_TOP_K = 5
+MAX_TOP_K = 1000
+
+
+class Options(BaseModel):
+    """What to look for. With neither groups nor labels, the model's default groups."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    groups: tuple[str, ...] | None = Field(
+        None, description="Names of label groups, such as objects, scenes, content; by default the model's own choice."
+    )
+    labels: tuple[str, ...] | None = Field(None, description="Your own labels, as a list or separated by commas.")
+    template: str | None = Field(
+        None, description=f"The prompt of your own labels, with {{}} where the label goes, such as: {DEFAULT_TEMPLATE}"
+    )
+    independent: bool = Field(False, description="Score each label alone instead of against the others.")
+    top_k: int | None = Field(None, description="Labels per group, best first; 5, or all of your own.")
+
+    @field_validator("groups", "labels", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> tuple[str, ...] | None:
+        """Take one text that names several, or a list of texts that name one each."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return split_labels(value)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+            raise ValueError("names are a list of texts, or one text with commas")
+        return tuple(value)
+
+    @field_validator("top_k", mode="before")
+    @classmethod
+    def _whole_number(cls, value: Any) -> int | None:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            if isinstance(value, bool) or float(value) != int(float(value)):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("it must be a whole number") from None
+        if not 1 <= int(float(value)) <= MAX_TOP_K:
+            raise ValueError(f"it must be from 1 to {MAX_TOP_K}")
+        return int(float(value))
+
+    @classmethod
+    def of(cls, **given: Any) -> Options:
+        """Make options of what a client sent.
+
+        Raises:
+            BadOption: naming the option and what it takes.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            name = ".".join(str(part) for part in problem["loc"])
+            raise BadOption(f"{name}: {problem['msg'].removeprefix('Value error, ')}.") from None
+
+    def resolve(self, groups: Mapping[str, LabelGroup], default_groups: tuple[str, ...]) -> list[LabelGroup]:
+        """Return the groups to score.
+
+        Raises:
+            BadOption: a group, a label or the template cannot be used.
+        """
+        brought = [request_group(self.labels, self.template)] if self.labels is not None else []
+        if self.groups is not None:
+            return choose_groups(groups, self.groups) + brought
+        return brought or choose_groups(groups, default_groups)
+
+    def limit(self, group: LabelGroup) -> int:
+        """How many labels to return: all that came with the request, else the best five."""
+        if self.top_k is not None:
+            return self.top_k
+        return len(group.labels) if group.name == REQUEST_GROUP else DEFAULT_TOP_K

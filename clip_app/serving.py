@@ -1,0 +1,161 @@
+"""What serves, made in one place: a checkpoint, the first engine that runs it, its labels and its queue.
+
+Everything heavy is imported from here, through the one door in :mod:`clip_app.loading`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from clip_app.bank import LabelBank, LabelStore
+from clip_app.batching import MicroBatcher
+from clip_app.engines import ENGINES, Choice, candidates
+from clip_app.errors import CheckpointError, ClipAppError, EngineUnavailable, HubError
+from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, load_groups
+from clip_app.machine import available_cpus
+from clip_app.model import Model, load_model
+from clip_app.settings import Settings
+from clip_app.source import Source, bundled_source, find_source
+from clip_app.status import LoadStatus, Phase
+
+__all__ = ["Serving", "make_serving", "open_model"]
+
+logger = logging.getLogger("clip_app")
+
+Report = Callable[[LoadStatus], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serving:
+    """A model that has answered, and what goes with it."""
+
+    source: Source
+    model: Model
+    bank: LabelBank
+    batcher: MicroBatcher
+    groups: dict[str, LabelGroup]
+    default_groups: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+
+    def warm_up(self) -> None:
+        """Compile the text encoder for what comes first, so that a visitor's first labels need not wait for it."""
+        self.model.encode_texts(DEFAULT_NEUTRAL)
+
+
+def make_serving(
+    settings: Settings, groups: Mapping[str, LabelGroup], report: Report, preload: Sequence[str] | None = None
+) -> Serving:
+    """Make what the settings ask for, or the bundled model where that cannot be had.
+
+    ``groups`` are the preset and the operator's groups; ``preload`` names those to embed first,
+    by default the default groups.
+
+    Raises:
+        ClipAppError: no model can be served, or none may stand in for it.
+    """
+    try:
+        if settings.model != "bundled":
+            report(LoadStatus("fetching"))
+        source = find_source(settings, _progress(report, "fetching"))
+        return _serve(settings, source, groups, report, preload)
+    except (HubError, CheckpointError) as error:
+        if settings.fallback == "none" or settings.model == "bundled":
+            raise
+        logger.warning("the bundled demonstration model serves instead of %s: %s", settings.model, error)
+        return _serve(settings, bundled_source(reason=error.message), groups, report, preload)
+
+
+def open_model(settings: Settings, source: Source, report: Report) -> tuple[Model, tuple[str, ...]]:
+    """Open a checkpoint with the first engine and precision that answer on this machine.
+
+    Returns the model, and what was tried before it and left, each with the reason.
+
+    Raises:
+        ClipAppError: none does; the last one's reason.
+    """
+    threads = available_cpus() if settings.threads == "auto" else settings.threads
+    left_out: list[str] = []
+    failure: ClipAppError | None = None
+    for choice in candidates(settings):
+        try:
+            if not ENGINES[choice.engine].load().is_prepared(source, choice.precision):
+                report(LoadStatus("converting"))
+            else:
+                report(LoadStatus("loading"))
+            model = load_model(source, choice, threads=threads)
+            _answer_once(model, choice)
+            return model, tuple(left_out)
+        except ClipAppError as error:
+            failure = error
+            left_out.append(f"{choice}: {error.message}")
+            logger.warning("%s is left, and the next is tried: %s", choice, error.message)
+    raise failure or EngineUnavailable("There is no engine. pip install 'clip-app[openvino]'.")
+
+
+def _serve(
+    settings: Settings,
+    source: Source,
+    groups: Mapping[str, LabelGroup],
+    report: Report,
+    preload: Sequence[str] | None,
+) -> Serving:
+    model, left_out = open_model(settings, source, report)
+    store = LabelStore(source.artifacts / f"labels-{source.revision}-{model.info.precision}.safetensors")
+    offered, defaults = _offered(settings, model, groups)
+    bank = LabelBank(model, store=store)
+    wanted = defaults if preload is None else [name for name in preload if name in offered]
+    for i, name in enumerate(wanted):
+        bank.keep(offered[name], _progress(report, "labels", start=i / len(wanted), share=1 / len(wanted)))
+    report(LoadStatus("warming up"))
+    batcher = MicroBatcher(model.encode_images, max_batch_size=settings.max_batch_size)
+    return Serving(
+        source=source,
+        model=model,
+        bank=bank,
+        batcher=batcher,
+        groups=offered,
+        default_groups=tuple(defaults),
+        left_out=left_out,
+    )
+
+
+def _offered(
+    settings: Settings, model: Model, groups: Mapping[str, LabelGroup]
+) -> tuple[dict[str, LabelGroup], list[str]]:
+    """A checkpoint that brings groups of its own is asked for those first."""
+    brought = load_groups(model.label_folder) if model.label_folder else {}
+    offered = brought | dict(groups)
+    if not brought:
+        return offered, list(offered)
+    operators = set(load_groups(settings.labels_dir)) if settings.labels_dir else set()
+    return offered, [name for name in offered if name in brought or name in operators]
+
+
+def _progress(report: Report, phase: Phase, start: float = 0.0, share: float = 1.0) -> Callable[[float], None]:
+    return lambda done: report(LoadStatus(phase, min(1.0, start + share * done)))
+
+
+def _answer_once(model: Model, choice: Choice) -> None:
+    """Readiness means real inferences: a grey picture and a text, all the way.
+
+    Raises:
+        EngineUnavailable: the engine opened the checkpoint, and cannot run it here.
+    """
+    try:
+        pixels = model.preprocessing(Image.new("RGB", (320, 240), "grey"))
+        answers = model.encode_images(pixels[None]), model.encode_texts(DEFAULT_NEUTRAL[:1])
+    except Exception as error:  # whatever a processor that lacks an instruction ends in
+        logger.info("%s does not answer", choice, exc_info=error)
+        raise EngineUnavailable(
+            f"It opens the model and fails on the first picture ({type(error).__name__}). Set CLIP_APP_PRECISION or "
+            "CLIP_APP_ENGINE to auto."
+        ) from error
+    if not all(abs(float(np.linalg.norm(rows[0])) - 1) < 1e-2 for rows in answers):
+        raise EngineUnavailable(
+            "Its first answer is no unit embedding. Fetch the checkpoint again, or set CLIP_APP_ENGINE to another."
+        )
