@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -13,6 +14,8 @@ from fake_hub import Authority
 
 from clip_app.settings import Settings, load_settings
 from clip_app.tls import TLSConfigError, find_operator_file, sources, unverified_context, verified_context
+
+NOBODY = 65534
 
 
 def settings(**given: object) -> Settings:
@@ -115,3 +118,21 @@ def test_a_file_that_cannot_be_used_is_named_with_its_setting(
             look(settings(), {"SSL_CERT_FILE": str(path)})
         assert str(caught.value).startswith(f"SSL_CERT_FILE={path}: ")
         assert complaint in str(caught.value)
+
+
+@pytest.mark.parametrize("closed", ["file", "folder"])
+def test_a_file_that_may_not_be_read_says_so(ca: Path, closed: str) -> None:
+    folder = ca.parent / "closed"
+    folder.mkdir()
+    path = ca.rename(folder / "ca.pem")
+    (path if closed == "file" else folder).chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # who may read everything
+            os.seteuid(NOBODY)
+        with pytest.raises(TLSConfigError, match=r"CLIP_APP_CA_BUNDLE=.*ca\.pem: the file may not be read"):
+            sources(settings(ca_bundle=path), {})
+    finally:
+        if user == 0:
+            os.seteuid(0)
+        folder.chmod(0o700)
