@@ -50,7 +50,8 @@ def test_only_what_is_missing_is_named(folder: Path, name: str, says: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("config", "says"), [("{", "Fetch it again"), ("{}", "None is not"), ('{"model_type": 1}', "1")]
+    ("config", "says"),
+    [("{", "Fetch it again"), ("[]", "Fetch it again"), ("{}", "None is not"), ('{"model_type": 1}', "1")],
 )
 def test_a_config_that_says_nothing_useful_is_refused(folder: Path, config: str, says: str) -> None:
     (folder / "config.json").write_text(config)
@@ -62,7 +63,7 @@ def test_how_pictures_are_prepared_is_read_from_the_folder(folder: Path) -> None
     assert read_preprocessing(folder).target == 32
 
 
-@pytest.mark.parametrize("config", ["{", '{"size": 32}', '{"size": null, "image_mean": [0], "image_std": [1]}'])
+@pytest.mark.parametrize("config", ["{", "[]", '{"size": 32}', '{"size": null, "image_mean": [0], "image_std": [1]}'])
 def test_a_preparation_that_cannot_be_read_is_named_without_the_servers_path(folder: Path, config: str) -> None:
     (folder / "preprocessor_config.json").write_text(config)
     with pytest.raises(CheckpointError, match=r"preprocessor_config\.json cannot be read") as caught:
