@@ -36,6 +36,10 @@ def ask(
     """Send a body in pieces, hang up after them if asked to, and return what was answered."""
     scope: Scope = {
         "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("localhost", 80),
+        "client": ("127.0.0.1", 1),
         "method": method,
         "path": root_path + path,
         "root_path": root_path,

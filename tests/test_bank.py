@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from clip_app.bank import LabelBank, LabelStore
+from clip_app.engine import Embeddings
 from clip_app.labels import LabelGroup, own_group
 from clip_app.model import Model
 
@@ -180,3 +184,31 @@ def test_a_store_that_cannot_be_written_costs_nothing_but_time(bundled: Model, t
     store = LabelStore(tmp_path / "file" / "labels.safetensors")
     assert LabelBank(bundled, store=store).keep(SMALL)[0].shape[0] == len(SMALL.labels)
     assert store.read() == {}
+
+
+def test_two_requests_with_the_same_new_labels_compute_them_once(
+    bundled: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate, encode = threading.Event(), threading.Event(), bundled.encode_texts
+
+    def hold(texts: Sequence[str]) -> Embeddings:
+        entered.set()
+        assert gate.wait(10)
+        return encode(texts)
+
+    monkeypatch.setattr(bundled, "encode_texts", hold)
+    bank, together, misses = LabelBank(bundled), threading.Barrier(5), count("miss")
+
+    def ask() -> Embeddings:
+        together.wait(10)
+        return bank.group(own_group(["a", "b"]))[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(4)]
+        together.wait(10)
+        assert entered.wait(10)
+        gate.set()
+        answers = [future.result(10) for future in asked]
+    assert count("miss") - misses == NEUTRAL + 2
+    for answer in answers:
+        np.testing.assert_array_equal(answer, answers[0])

@@ -17,7 +17,7 @@ from huggingface_hub import constants
 from clip_app.cache import RepoCache, hash_file
 from clip_app.conversion import Agreement, Converted
 from clip_app.doctor import Finding, examine, exit_code
-from clip_app.machine import available_cpus, has_bfloat16
+from clip_app.machine import available_cpus
 from clip_app.settings import load_settings
 from clip_app.source import bundled_folder, bundled_source
 
@@ -234,10 +234,15 @@ def test_a_conversion_is_hashed_again(converted: Converted) -> None:
     assert look("engine")[1].level == "ok"
 
 
-def test_bfloat16_is_only_advised_against_where_the_cpu_has_none() -> None:
-    advice = [finding.fix for finding in look("engine", precision="bfloat16") if "bfloat16 on a CPU" in finding.text]
-    assert advice == ([] if has_bfloat16() else ["Set CLIP_APP_PRECISION=auto."])
-    assert not [finding for finding in look("engine", precision="float32") if "bfloat16" in finding.text]
+@pytest.mark.parametrize("computes_in_it", [True, False])
+def test_bfloat16_is_advised_against_where_the_cpu_has_none(
+    monkeypatch: pytest.MonkeyPatch, computes_in_it: bool
+) -> None:
+    monkeypatch.setattr("clip_app.doctor.has_bfloat16", lambda: computes_in_it)
+    for precision, advised in (("bfloat16", not computes_in_it), ("float32", False)):
+        findings = look("engine", precision=precision)
+        fixes = [finding.fix for finding in findings if "bfloat16 on a CPU" in finding.text]
+        assert fixes == (["Set CLIP_APP_PRECISION=auto."] if advised else [])
 
 
 def test_more_threads_than_processors_are_told() -> None:

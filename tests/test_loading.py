@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import constants
 from prometheus_client import REGISTRY
 from safetensors.numpy import load_file, save_file
 
@@ -34,10 +36,12 @@ def labels_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loader(labels_dir: Path) -> Loader:
-    """The bundled model, loaded, with a group of the operator's own."""
-    loader = Loader(settings(labels_dir=labels_dir), preload=["birds", "no such group"])
-    loader.run()
+def loader(labels_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Loader:
+    """The bundled model, loaded into an empty cache, with a group of the operator's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "HF_HUB_CACHE", str(tmp_path_factory.mktemp("hub")))
+        loader = Loader(settings(labels_dir=labels_dir), preload=["birds", "no such group"])
+        loader.run()
     return loader
 
 
@@ -67,7 +71,8 @@ def test_before_it_is_loaded_nothing_serves_and_closing_does_no_harm() -> None:
 def test_a_loaded_model_has_answered_and_says_so(loader: Loader) -> None:
     assert loader.status == LoadStatus("ready", 1.0, None, verified=True)
     serving = loader.serving()
-    assert (serving.model.info.id, serving.model.info.bundled) == ("bundled", True)
+    info = serving.model.info
+    assert (info.id, info.bundled, info.engine, info.precision) == ("bundled", True, "torch", "float32")
     assert {"kinds", "birds", "objects", "scenes", "content"} == set(serving.groups)
 
 
@@ -134,6 +139,34 @@ def test_with_one_the_bundled_model_serves_and_says_why(tmp_path: Path, caplog: 
     assert "CLIP_APP_MODEL names a folder that does not exist" in str(loader.status.reason)
     assert "the bundled demonstration model serves instead of" in caplog.text
     assert ready() == 1
+
+
+@pytest.fixture
+def _no_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache without a conversion, and a process that cannot make one."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    script = tmp_path / "converter"
+    script.write_text("#!/bin/sh\nexit 1\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+
+
+@pytest.mark.usefixtures("_no_conversion")
+def test_torch_serves_where_the_model_cannot_be_converted(caplog: pytest.LogCaptureFixture) -> None:
+    loader = Loader(settings(engine="auto"), preload=[])
+    loader.run()
+    assert loader.status.ready
+    assert loader.serving().model.info.engine == "torch"
+    assert "torch serves, several times slower" in caplog.text
+
+
+@pytest.mark.usefixtures("_no_conversion")
+@pytest.mark.parametrize("given", [{"engine": "openvino"}, {"engine": "auto", "precision": "int8"}])
+def test_but_not_where_openvino_or_int8_is_asked_for(given: dict[str, str]) -> None:
+    loader = Loader(settings(**given), preload=[])
+    loader.run()
+    assert loader.status.phase == "failed"
+    assert "cannot be converted" in str(loader.status.reason)
 
 
 def test_a_model_that_answers_nonsense_is_never_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_app.analysis import ANALYZE, CLASSIFY, GRADIO, PAGE, REST, Endpoint, Face
 from clip_app.call import CallIds, call_of
 from clip_app.errors import Outcome
+from clip_app.guard import JSON_LIMIT
 from clip_app.refusals import Refusals
 
 FACES = {0: PAGE, 1: ANALYZE, 3: CLASSIFY}
@@ -121,6 +122,9 @@ def test_a_refused_picture_is_an_uploaded_one() -> None:
     assert REST.source == "rest"
 
 
-def test_of_a_body_as_large_as_json_may_be_all_is_heard() -> None:
-    body = json.dumps({"data": "x" * 900_000, "fn_index": 0}).encode()
-    assert refused(answers(503), "/gradio_api/queue/join", body) == {("ui", "rejected"): 1}
+@pytest.mark.parametrize("size", [900_000, JSON_LIMIT, JSON_LIMIT + 1])
+def test_a_body_is_listened_to_until_it_is_larger_than_json_may_be(size: int) -> None:
+    body = json.dumps({"fn_index": 0}).encode().ljust(size)
+    before = counted()["ui", "rejected"]
+    ask(CallIds(Refusals(answers(503), faces=FACES)), "/gradio_api/queue/join", body[:JSON_LIMIT], body[JSON_LIMIT:])
+    assert counted()["ui", "rejected"] - before == 1

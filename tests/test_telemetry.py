@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from clip_app.results import ModelInfo
+from clip_app.settings import load_settings
 from clip_app.telemetry import metrics, set_model_info
 
 
@@ -56,10 +57,10 @@ def test_what_has_not_happened_yet_is_there_for_a_rate_to_begin_with(result: str
     assert REGISTRY.get_sample_value("clip_app_label_cache_total", {"result": result}) is not None
 
 
-def test_the_buckets_of_a_histogram_reach_from_less_than_it_takes_to_more_than_anybody_waits() -> None:
-    for family in REGISTRY.collect():
-        if family.name.startswith("clip_app_") and family.type == "histogram":
-            edges = [float(s.labels["le"]) for s in family.samples if s.name.endswith("_bucket")]
-            some = edges[: edges.index(float("inf")) + 1]
-            assert some == sorted(set(some))
-            assert len(some) >= 8
+def test_how_many_pictures_go_together_is_told_up_to_the_most_that_is_usual() -> None:
+    (family,) = [family for family in REGISTRY.collect() if family.name == "clip_app_batch_size"]
+    edges = [float(sample.labels["le"]) for sample in family.samples if sample.name.endswith("_bucket")]
+    usual = load_settings().max_batch_size
+    assert edges[0] == 1, "a lone picture is told from two"
+    assert usual in edges
+    assert edges[-2] > usual
