@@ -124,7 +124,7 @@ def test_a_refused_picture_is_an_uploaded_one() -> None:
 
 @pytest.mark.parametrize("size", [900_000, JSON_LIMIT, JSON_LIMIT + 1])
 def test_a_body_is_listened_to_until_it_is_larger_than_json_may_be(size: int) -> None:
-    body = json.dumps({"fn_index": 0}).encode().ljust(size)
+    body = json.dumps({"fn_index": 0}).encode().rjust(size)
     before = counted()["ui", "rejected"]
     ask(CallIds(Refusals(answers(503), faces=FACES)), "/gradio_api/queue/join", body[:JSON_LIMIT], body[JSON_LIMIT:])
     assert counted()["ui", "rejected"] - before == 1
