@@ -26,7 +26,7 @@ def check_folder(folder: Path) -> None:
         raise CheckpointError(f"The checkpoint lacks {', '.join(missing)}. CLIP_APP_MODEL needs a complete one.")
     try:
         family = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, AttributeError) as error:
         raise CheckpointError("The checkpoint's config.json cannot be read. Fetch it again.") from error
     if family not in FAMILIES:
         raise CheckpointError(f"A checkpoint of type {family!r} is not CLIP or SigLIP. Change CLIP_APP_MODEL.")
@@ -40,5 +40,5 @@ def read_preprocessing(folder: Path) -> Preprocessing:
     """
     try:
         return Preprocessing.from_config(json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError("The checkpoint's preprocessor_config.json cannot be read. Fetch it again.") from error

@@ -183,21 +183,22 @@ def _engine(settings: Settings) -> Iterator[Finding]:
     except CheckpointError as error:
         yield Finding(name="model", level="bad", text=error.message, reason="not_found")
         source = None
-    for found in ENGINES[choice.engine].load().findings(source, choice):
+    engine = ENGINES[choice.engine].load()
+    found_here = list(engine.findings(source, choice))
+    for found in found_here:
         reason: Reason | None = "integrity" if found.integrity else None
         yield Finding(name="engine", level=found.level, text=found.text, fix=found.fix, reason=reason)
     if choice.device == "cpu" and not has_bfloat16() and choice.precision == "bfloat16":
         text = "bfloat16 on a CPU that has none of it"
         yield Finding(name="engine", level="warn", text=text, fix="Set CLIP_APP_PRECISION=auto.")
-    if source is not None:
+    whole = all(found.level != "bad" for found in found_here)
+    if source is not None and whole and engine.is_prepared(source, choice.precision):
         yield from _answers(settings, source)
     yield from _threads(settings)
 
 
 def _answers(settings: Settings, source: Source) -> Iterator[Finding]:
-    """Open the model as a start does, where that makes nothing new: some processors report what they cannot run."""
-    if not any(ENGINES[c.engine].load().is_prepared(source, c.precision) for c in candidates(settings)[:1]):
-        return
+    """Open the model as a start does: some processors report what they cannot run."""
     try:
         model, left_out = open_model(settings, source, lambda status: None)
     except ClipAppError as error:

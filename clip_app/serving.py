@@ -81,7 +81,10 @@ def open_model(settings: Settings, source: Source, report: Report) -> tuple[Mode
     threads = available_cpus() if settings.threads == "auto" else settings.threads
     left_out: list[str] = []
     failure: ClipAppError | None = None
+    hopeless: set[str] = set()  # engines that cannot take the checkpoint, whatever the precision
     for choice in candidates(settings):
+        if choice.engine in hopeless:
+            continue
         try:
             if not ENGINES[choice.engine].load().is_prepared(source, choice.precision):
                 report(LoadStatus("converting"))
@@ -92,6 +95,8 @@ def open_model(settings: Settings, source: Source, report: Report) -> tuple[Mode
             return model, tuple(left_out)
         except ClipAppError as error:
             failure = error
+            if not isinstance(error, EngineUnavailable):
+                hopeless.add(choice.engine)
             left_out.append(f"{choice}: {error.message}")
             logger.warning("%s is left, and the next is tried: %s", choice, error.message)
     raise failure or EngineUnavailable("There is no engine. pip install 'clip-app[openvino]'.")

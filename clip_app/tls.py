@@ -99,11 +99,11 @@ def _inspect(setting: str, path: Path) -> Certificates:
 
 
 def _load(context: ssl.SSLContext, setting: str, path: Path) -> None:
-    if path.is_dir():
-        context.load_verify_locations(capath=path)
-        return
     try:
-        context.load_verify_locations(cafile=path)
+        if path.is_dir():
+            context.load_verify_locations(capath=path)
+        else:
+            context.load_verify_locations(cafile=path)
     except FileNotFoundError:
         raise TLSConfigError(f"{setting}={path}: there is no such file. Give the path of a PEM file.") from None
     except PermissionError:

@@ -1,5 +1,7 @@
 """Real photographs, the bundled checkpoint, and the app served for real."""
 
+# ruff: noqa: E402
+
 from __future__ import annotations
 
 import json
@@ -19,15 +21,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clip_app.bank import LabelBank
-from clip_app.model import Model, load_model
-from clip_app.source import bundled_folder
-
+# Before anything imports the Hub's client, which reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
 # One cache for a run: what is converted once serves all its processes, and nothing of this machine's is touched.
 CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
+
+from clip_app.bank import LabelBank
+from clip_app.engines import Choice, Device, Precision
+from clip_app.model import Model, load_model
+from clip_app.source import Source, bundled_folder
 
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
 NO_CUDA = "no CUDA device"
@@ -66,7 +70,21 @@ def photographs() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def bundled() -> Model:
-    return load_model(bundled_folder(), name="bundled", revision="test", bundled=True, device="cpu")
+    return open_folder(bundled_folder(), bundled=True)
+
+
+def open_folder(
+    folder: Path,
+    *,
+    engine: str = "torch",
+    precision: Precision = "float32",
+    device: Device = "cpu",
+    bundled: bool = False,
+) -> Model:
+    """Open a checkpoint that lies anywhere with one engine, what is made of it kept beside it."""
+    artifacts = folder.parent / f"{folder.name}-artifacts"
+    source = Source(folder=folder, name="test", revision="test", artifacts=artifacts, bundled=bundled)
+    return load_model(source, Choice(engine, precision, device))
 
 
 @pytest.fixture(scope="session")

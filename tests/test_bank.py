@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from clip_app.bank import LabelBank, LabelStore
+from clip_app.engines import Embeddings
 from clip_app.labels import LabelGroup, request_group
 from clip_app.model import Model
 
@@ -97,3 +101,114 @@ def test_labels_asked_for_again_are_found_as_a_whole_and_stay_bounded(bundled: M
     for i in range(20):
         bank.group(request_group([f"label {i}", f"other {i}"]))
     assert sum(len(kept.labels) for kept in bank._latest) <= 10
+
+
+def misses_of(bank: LabelBank, *labels: str) -> float:
+    """Ask for labels, and return how many embeddings had to be computed."""
+    before = count("miss")
+    bank.group(request_group(labels))
+    return count("miss") - before
+
+
+NEUTRAL = len(request_group(["x"]).neutral)
+SMALL = dataclasses.replace(GROUP, labels=GROUP.labels[:2])
+
+
+def test_as_many_embeddings_as_the_capacity_stay_and_the_one_not_asked_for_longest_goes(bundled: Model) -> None:
+    bank = LabelBank(bundled, capacity=NEUTRAL + 3)
+    assert misses_of(bank, "a") == NEUTRAL + 1
+    assert [misses_of(bank, label) for label in ("b", "c")] == [1, 1]
+    assert misses_of(bank, "a", "b", "c") == 0, "all of them are there"
+    assert misses_of(bank, "b", "a") == 0, "and c is asked for the longest ago"
+    assert misses_of(bank, "d") == 1
+    assert misses_of(bank, "a", "b", "d") == 0
+    assert misses_of(bank, "c") == 1
+
+
+def test_groups_asked_for_as_a_whole_stay_up_to_the_capacity_in_labels(bundled: Model) -> None:
+    bank = LabelBank(bundled, capacity=4)
+    kept = {labels: bank.group(request_group(labels))[0] for labels in (("a", "b"), ("c", "d"))}
+    for labels in (("c", "d"), ("a", "b")):
+        assert bank.group(request_group(labels))[0] is kept[labels]
+    bank.group(request_group(["e"]))
+    assert bank.group(request_group(["a", "b"]))[0] is kept["a", "b"], "asked for lately"
+    assert bank.group(request_group(["c", "d"]))[0] is not kept["c", "d"]
+
+
+def test_a_group_larger_than_the_capacity_is_kept_while_it_is_the_only_one(bundled: Model) -> None:
+    bank = LabelBank(bundled, capacity=2)
+    group = request_group(["a", "b", "c"])
+    assert bank.group(group)[0] is bank.group(group)[0]
+
+
+def test_hits_and_misses_together_are_the_embeddings_that_were_asked_for(bundled: Model) -> None:
+    bank = LabelBank(bundled)
+    size = len(SMALL.labels) + len(SMALL.neutral)
+    hits, misses = count("hit"), count("miss")
+    bank.keep(SMALL)
+    assert (count("hit") - hits, count("miss") - misses) == (0, size)
+    bank.keep(dataclasses.replace(SMALL, name="other"))
+    assert (count("hit") - hits, count("miss") - misses) == (size, size)
+    bank.group(SMALL)
+    assert (count("hit") - hits, count("miss") - misses) == (size + len(SMALL.labels), size)
+    own = request_group(["a", "b"])
+    for times in (1, 2):
+        bank.group(own)
+        assert count("miss") - misses == size + NEUTRAL + 2
+        assert count("hit") - hits == size + len(SMALL.labels) + (times - 1) * (NEUTRAL + 2)
+
+
+def test_a_preset_group_is_kept_without_being_asked_to(bundled: Model) -> None:
+    bank = LabelBank(bundled)
+    assert bank.group(SMALL)[0] is bank.group(SMALL)[0] is bank.keep(SMALL)[0]
+
+
+def test_every_share_of_a_group_is_larger_than_the_one_before_and_above_nothing(bundled: Model) -> None:
+    shares: list[float] = []
+    LabelBank(bundled).keep(GROUP, shares.append)
+    assert len(shares) > 1
+    assert 0 < shares[0] < shares[-1] == 1
+    assert len(set(shares)) == len(shares)
+
+
+def test_a_store_is_written_only_when_there_is_something_new(bundled: Model, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "labels.safetensors"
+    LabelBank(bundled, store=LabelStore(path)).keep(SMALL)
+    first = path.stat().st_ino
+    LabelBank(bundled, store=LabelStore(path)).keep(SMALL)
+    assert path.stat().st_ino == first
+
+
+def test_a_store_that_cannot_be_written_costs_nothing_but_time(bundled: Model, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store = LabelStore(tmp_path / "file" / "labels.safetensors")
+    assert LabelBank(bundled, store=store).keep(SMALL)[0].shape[0] == len(SMALL.labels)
+    assert store.read() == {}
+
+
+def test_two_requests_with_the_same_new_labels_compute_them_once(
+    bundled: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, gate, encode = threading.Event(), threading.Event(), bundled.encode_texts
+
+    def hold(texts: Sequence[str]) -> Embeddings:
+        entered.set()
+        assert gate.wait(10)
+        return encode(texts)
+
+    monkeypatch.setattr(bundled, "encode_texts", hold)
+    bank, together, misses = LabelBank(bundled), threading.Barrier(5), count("miss")
+
+    def ask() -> Embeddings:
+        together.wait(10)
+        return bank.group(request_group(["a", "b"]))[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(ask) for _ in range(4)]
+        together.wait(10)
+        assert entered.wait(10)
+        gate.set()
+        answers = [future.result(10) for future in asked]
+    assert count("miss") - misses == NEUTRAL + 2
+    for answer in answers:
+        np.testing.assert_array_equal(answer, answers[0])

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from prometheus_client import REGISTRY
 
 from clip_app.batching import MicroBatcher
 from clip_app.errors import EncodingFailed
@@ -92,3 +93,51 @@ def test_closing_answers_what_waits_and_refuses_what_comes_after() -> None:
         assert sorted(f.result(10).embedding[0] for f in waiting) == [0, 1, 2]
     with pytest.raises(EncodingFailed):
         batcher.encode(picture(0))
+
+
+def sample(name: str) -> float:
+    return REGISTRY.get_sample_value(f"clip_app_{name}") or 0.0
+
+
+def test_waiting_and_encoding_are_parts_of_the_time_it_took() -> None:
+    encoder = Encoder()
+    encoder.open.set()
+    batcher = MicroBatcher(encoder, max_batch_size=8)
+    started = time.perf_counter()
+    encoded = batcher.encode(picture(1))
+    assert encoded.queue_seconds >= 0
+    assert encoded.encode_seconds >= 0
+    assert encoded.queue_seconds + encoded.encode_seconds <= time.perf_counter() - started
+    batcher.close()
+
+
+def test_who_waits_and_how_many_were_encoded_together_is_counted() -> None:
+    waiting, batches, pictures = (sample(name) for name in ("queue_depth", "batch_size_count", "batch_size_sum"))
+    encoder = Encoder()
+    batcher = MicroBatcher(encoder, max_batch_size=2)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(batcher.encode, picture(0))
+        assert encoder.entered.wait(10)
+        others = [pool.submit(batcher.encode, picture(i)) for i in range(1, 4)]
+        until_waiting(batcher, 3)
+        assert sample("queue_depth") - waiting == 3, "the first does not wait any more"
+        encoder.open.set()
+        for future in (first, *others):
+            future.result(10)
+    batcher.close()
+    assert sample("queue_depth") == waiting
+    assert (sample("batch_size_count") - batches, sample("batch_size_sum") - pictures) == (3, 4)
+
+
+def test_a_picture_that_fails_alone_is_not_tried_again_and_its_reason_stays_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    encoder = Encoder()
+    encoder.open.set()
+    batcher = MicroBatcher(encoder, max_batch_size=8)
+    with pytest.raises(EncodingFailed) as caught:
+        batcher.encode(picture(-1))
+    assert encoder.sizes == [1]
+    assert "bad picture" not in str(caught.value)
+    assert "bad picture" in caplog.text
+    batcher.close()

@@ -12,31 +12,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import served
+from conftest import open_folder, served
 from fake_hub import REVISION, FakeHub
 from PIL import Image
 from test_model import PROMPTS, assert_equal_logits, our_logits, tiny_siglip, vit_b_32
 from transformers import AutoTokenizer
 
-from clip_app.engines import choose_engine
+from clip_app.engines import Choice, candidates
 from clip_app.engines.conversion import ConversionStore, Converted
 from clip_app.engines.openvino import open_converted
 from clip_app.errors import CheckpointError
 from clip_app.machine import has_bfloat16
 from clip_app.model import Model, load_model
 from clip_app.settings import load_settings
-from clip_app.source import bundled_folder, examples_folder
+from clip_app.source import Source, bundled_folder, examples_folder
 
 pytest.importorskip("openvino")
 
 
 def convert(checkpoint: Path, home: Path, variant: str = "float") -> Converted:
-    return ConversionStore(home).make(checkpoint, variant, examples_folder())
+    return ConversionStore(home / "openvino" / "test").make(checkpoint, variant, examples_folder())
 
 
 def open_both(folder: Path, converted: Converted, precision: str = "float32") -> tuple[Model, Model]:
-    names = {"name": "test", "revision": "test", "bundled": False}
-    return load_model(folder, **names), load_model(folder, **names, precision=precision, converted=converted)
+    artifacts = converted.folder.parents[2]
+    assert converted.folder.parent == artifacts / "openvino" / "test"
+    source = Source(folder=folder, name="test", revision="test", artifacts=artifacts)
+    return open_folder(folder), load_model(source, Choice("openvino", precision))
 
 
 @pytest.fixture(scope="module")
@@ -113,13 +115,14 @@ def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(converted: 
 
 
 def test_conversions_at_the_same_time_do_not_hurt_each_other(tmp_path: Path) -> None:
-    killed = tmp_path / ".float.killed"
-    killed.mkdir()
+    killed = tmp_path / "openvino" / "test" / ".float.killed"
+    killed.mkdir(parents=True)
     os.utime(killed, (0, 0))
     with ThreadPoolExecutor(2) as pool:
         one, other = pool.map(lambda _: convert(bundled_folder(), tmp_path), range(2))
-    assert one == other == Converted.read(tmp_path / "float")
-    assert [path.name for path in tmp_path.iterdir()] == ["float"], "what was left by a killed one is gone"
+    store = tmp_path / "openvino" / "test"
+    assert one == other == Converted.read(store / "float")
+    assert [path.name for path in store.iterdir()] == ["float"], "what was left by a killed one is gone"
 
 
 def test_a_damaged_checkpoint_is_named_by_the_other_process_too(tmp_path: Path) -> None:
@@ -128,7 +131,7 @@ def test_a_damaged_checkpoint_is_named_by_the_other_process_too(tmp_path: Path) 
     weights.write_bytes(weights.read_bytes()[:10_000])
     with pytest.raises(CheckpointError, match=r"cannot be read: .* Fetch it again"):
         convert(folder, tmp_path / "converted")
-    assert list((tmp_path / "converted").iterdir()) == []
+    assert list((tmp_path / "converted" / "openvino" / "test").iterdir()) == []
 
 
 def test_int8_without_photographs_says_what_it_needs(tmp_path: Path) -> None:
@@ -144,7 +147,7 @@ def test_a_conversion_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",
-        "clip_app.engines.conversion",
+        "clip_app.engines.convert",
         bundled_folder(),
         tmp_path,
         "float",
@@ -160,7 +163,7 @@ import sys, time
 from pathlib import Path
 started = time.time()
 from fastapi import FastAPI
-from clip_app.analyzer import Options
+from clip_app.options import Options
 from clip_app.server import create_app
 from clip_app.settings import load_settings
 from clip_app.source import examples_folder
@@ -173,7 +176,7 @@ assert application.loader.status.ready, application.loader.status
 application.page._build(FastAPI())
 serving = application.loader.serving()
 assert serving.model.info.engine == "openvino"
-serving.bank.group(Options(labels=("a cat", "a dog")).resolve(serving)[0])
+serving.bank.group(Options(labels=("a cat", "a dog")).resolve(serving.groups, serving.default_groups)[0])
 assert {"gradio", "openvino"} <= set(sys.modules)
 assert not {"torch", "transformers"} & set(sys.modules)
 written = max(path.stat().st_mtime for path in Path(sys.modules["gradio"].__file__).parent.rglob("*.pyi"))
@@ -226,12 +229,12 @@ def test_the_hubs_model_is_converted_once_by_prefetch_and_then_only_mapped(tmp_p
 
 
 def test_the_engine_is_chosen_by_what_is_there() -> None:
-    choice = choose_engine(load_settings(device="cpu"))
+    choice = candidates(load_settings(device="cpu"))[0]
     assert (choice.engine, choice.device) == ("openvino", "cpu")
     assert choice.precision == ("bfloat16" if has_bfloat16() else "float32")
-    assert choose_engine(load_settings(device="cpu", engine="torch", precision="float32")).engine == "torch"
+    assert candidates(load_settings(device="cpu", engine="torch", precision="float32"))[0].engine == "torch"
     if not torch.cuda.is_available():
-        assert choose_engine(load_settings()) == choice
+        assert candidates(load_settings())[0] == choice
 
 
 def test_the_tokens_are_those_of_transformers(converted: Converted) -> None:

@@ -16,8 +16,7 @@ from conftest import need
 from manifests import K8S, VARIANTS, Manifests, quantity, rendered
 
 from clip_app import telemetry
-from clip_app.cli import USAGE
-from clip_app.hub import EXIT_CODES
+from clip_app.errors import EXIT_CODES, USAGE
 from clip_app.server import GRACE_SECONDS
 from clip_app.settings import PREFIX, Settings, load_settings, unknown_variables
 

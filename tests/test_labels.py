@@ -5,10 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from clip_app.errors import BadOption
+from clip_app.errors import BadOption, LabelFileError
 from clip_app.labels import (
     DEFAULT_TEMPLATE,
-    LabelFileError,
     choose_groups,
     load_groups,
     parse_group,
@@ -81,3 +80,60 @@ def test_own_labels_that_cannot_be_used_are_refused(labels: tuple[str, ...], tem
 def test_an_unknown_group_is_answered_with_those_there_are() -> None:
     with pytest.raises(BadOption, match="objects, scenes, content"):
         choose_groups(load_groups(preset_folder()), ["birds"])
+
+
+def test_labels_and_templates_may_be_as_long_and_as_many_as_the_bound_and_no_more() -> None:
+    longest, template = "x" * 200, "{}" + "x" * 198
+    group = request_group([longest], template)
+    assert (group.labels, group.templates) == ((longest,), (template,))
+    assert len(request_group(map(str, range(1000))).labels) == 1000
+    for labels, prompt in (([longest + "x"], None), (["cat"], template + "x"), (map(str, range(1001)), None)):
+        with pytest.raises(BadOption):
+            request_group(labels, prompt)
+
+
+def test_own_labels_are_taken_once_and_in_their_order() -> None:
+    group = request_group(["b", "a", "b"], "")
+    assert (group.labels, group.templates) == (("b", "a"), (DEFAULT_TEMPLATE,))
+
+
+def test_a_group_may_be_named_with_forty_characters_and_not_like_a_requests_own() -> None:
+    assert parse_group("a" * 40, "cat").name == "a" * 40
+    for name in ("a" * 41, "", "-a", "labels"):
+        with pytest.raises(LabelFileError, match=f"^{name}.txt: "):
+            parse_group(name, "cat")
+
+
+def test_of_titles_the_last_counts_of_templates_and_neutral_prompts_all() -> None:
+    group = parse_group(
+        "pets", "title: A\n# no label\n\n title: B \ntemplate: {}\ntemplate: my {}\nneutral: x\nneutral: y\n cat \n"
+    )
+    assert (group.title, group.templates, group.neutral) == ("B", ("{}", "my {}"), ("x", "y"))
+    assert group.labels == ("cat",)
+
+
+def test_a_file_is_as_good_as_its_worst_line(tmp_path: Path) -> None:
+    for template in ("no place", "{} and {}"):
+        with pytest.raises(LabelFileError, match=r"line 2: a template needs \{\} once"):
+            parse_group("a", f"cat\ntemplate: {template}\n")
+    with pytest.raises(LabelFileError, match="no labels"):
+        parse_group("a", "# cat\ntitle: A\n")
+
+
+def test_groups_of_the_package_come_first_and_others_by_name(tmp_path: Path) -> None:
+    for name in ("zebras", "content", "ants", "objects", "scenes"):
+        (tmp_path / f"{name}.txt").write_text("cat\n")
+    (tmp_path / "README.md").write_text("no group\n")
+    assert list(load_groups(tmp_path)) == ["objects", "scenes", "content", "ants", "zebras"]
+
+
+def test_groups_are_chosen_once_in_the_order_asked_for_and_none_is_an_error() -> None:
+    groups = load_groups(preset_folder())
+    assert [group.name for group in choose_groups(groups, ["scenes", "objects", "scenes"])] == ["scenes", "objects"]
+    with pytest.raises(BadOption, match="No label group was chosen"):
+        choose_groups(groups, [])
+
+
+def test_of_an_unknown_groups_name_only_the_beginning_is_repeated() -> None:
+    with pytest.raises(BadOption, match=f"'{'y' * 40}'"):
+        choose_groups(load_groups(preset_folder()), ["y" * 50])

@@ -72,3 +72,36 @@ def test_a_mapped_file_gives_its_memory_back_and_still_reads_the_same(tmp_path: 
 
 def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
+
+
+def test_a_quota_of_more_than_a_processor_is_rounded_up(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("110000 100000\n")
+    assert available_cpus(tmp_path) == min(2, CPUS)
+
+
+def test_quotas_that_are_no_numbers_count_as_none(tmp_path: Path) -> None:
+    (tmp_path / "cpu.max").write_text("\n")
+    assert available_cpus(tmp_path) == CPUS
+    assert cpu_limit(tmp_path) == CPUS
+
+
+def test_without_a_cgroup_the_memory_is_the_machines(tmp_path: Path) -> None:
+    text = Path("/proc/meminfo").read_text()
+    total = 1024 * int(text.split("MemTotal:")[1].split()[0])
+    assert memory_limit(tmp_path) == pytest.approx(total, rel=0.01)
+
+
+def test_only_what_is_mapped_read_only_and_under_its_own_name_is_given_back(tmp_path: Path) -> None:
+    maps, path = tmp_path / "maps", tmp_path / "weights.bin"
+    path.write_bytes(bytes(mmap.PAGESIZE))
+    maps.write_text(
+        "\n".join(
+            [
+                "7000-8000 r--p 00000000 00:00 0",
+                f"7000-8000 rw-p 00000000 fe:00 42 {path}",
+                f"7000-8000 r--p 00000000 fe:00 42 {path}.other",
+                "",
+            ]
+        )
+    )
+    assert release_mapped(path, maps) == 0

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import open_folder
 from PIL import Image
 from transformers import (
     AutoTokenizer,
@@ -21,9 +22,9 @@ from transformers import (
     SiglipModel,
 )
 
-from clip_app.errors import CheckpointError
+from clip_app.errors import CheckpointError, EngineUnavailable
 from clip_app.images import decode
-from clip_app.model import Model, load_model
+from clip_app.model import Model
 from clip_app.source import bundled_folder
 
 LABELS = ["cat", "cup of coffee", "a rocket on its launch pad at night", "dog", "flower", "an astronaut, smiling"]
@@ -31,7 +32,7 @@ PROMPTS = [f"a photo of a {label}." for label in LABELS]
 
 
 def open_checkpoint(folder: Path, **options: object) -> Model:
-    return load_model(folder, name="test", revision="test", bundled=False, device="cpu", **options)
+    return open_folder(folder, **options)
 
 
 def our_logits(model: Model, photographs: dict[str, Path]) -> np.ndarray:
@@ -155,5 +156,5 @@ def test_pickled_weights_are_never_loaded(copy: Path) -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_asking_for_cuda_without_one_names_the_setting() -> None:
-    with pytest.raises(CheckpointError, match="CLIP_APP_DEVICE"):
-        load_model(bundled_folder(), name="x", revision="x", bundled=True, device="cuda")
+    with pytest.raises(EngineUnavailable, match="CLIP_APP_DEVICE"):
+        open_folder(bundled_folder(), device="cuda")

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from clip_app.pins import BUILT_IN, DEFAULT_REVISIONS, Pin, PinFileError, read_pins, write_pins
+from clip_app.errors import PinFileError
+from clip_app.pins import BUILT_IN, DEFAULT_REVISIONS, Pin, read_pins, write_pins
 from clip_app.settings import DEFAULT_MODEL
 
 
@@ -32,3 +33,18 @@ def test_a_file_of_another_form_says_how_to_make_one(tmp_path: Path, text: str) 
         read_pins(path)
     with pytest.raises(PinFileError, match="No such file"):
         read_pins(tmp_path / "none.json")
+
+
+def test_pins_of_a_revision_are_replaced_by_later_ones(tmp_path: Path) -> None:
+    path = tmp_path / "pins.json"
+    write_pins(path, "acme/one", "main", {"a": Pin(1, "1" * 64), "b": Pin(2, "2" * 64)})
+    write_pins(path, "acme/one", "main", {"a": Pin(3, "3" * 64)})
+    assert read_pins(path) == {("acme/one", "main"): {"a": Pin(3, "3" * 64)}}
+
+
+def test_a_file_that_was_not_understood_is_not_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "pins.json"
+    path.write_text("mine")
+    with pytest.raises(PinFileError):
+        write_pins(path, "acme/one", "main", {})
+    assert path.read_text() == "mine"

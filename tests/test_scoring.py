@@ -41,3 +41,20 @@ def test_extreme_scales_stay_finite(independent: bool) -> None:
     scores = score(unit(8), unit(5, 8), unit(3, 8), 1e6, independent=independent)
     assert np.isfinite(scores.confidence).all()
     assert 0 <= scores.no_match <= 1
+
+
+def test_what_is_nearer_scores_higher_together_or_alone() -> None:
+    image = np.array([1, 0], np.float32)
+    labels = np.array([[0.6, 0.8], [1, 0], [0, 1]], np.float32)
+    neutral = np.array([[0.6, -0.8]], np.float32)
+    for independent in (False, True):
+        scores = score(image, labels, neutral, 10.0, independent=independent)
+        assert list(np.argsort(-scores.confidence)) == [1, 0, 2]
+    assert scores.confidence[0] == pytest.approx(0.5), "as near as what names nothing"
+    assert scores.confidence[1] == pytest.approx(1 / (1 + np.exp(-4)))
+
+
+def test_without_a_scale_all_are_alike() -> None:
+    scores = score(unit(8), unit(3, 8), unit(2, 8), 0.0)
+    np.testing.assert_allclose(scores.confidence, 1 / 5)
+    assert scores.no_match == pytest.approx(2 / 5)

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
-from clip_app.settings import DEFAULT_MODEL, SettingsError, load_settings, unknown_variables
+from clip_app.errors import SettingsError
+from clip_app.settings import DEFAULT_MODEL, insecure_variables, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -80,3 +83,101 @@ def test_a_misspelt_variable_is_found_with_the_nearest_name() -> None:
 def test_settings_that_do_not_go_together_stop_the_start(given: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         load_settings(**given)
+
+
+@pytest.mark.parametrize(
+    ("name", "least", "most"),
+    [
+        ("threads", 1, 256),
+        ("port", 0, 65535),
+        ("max_pixels", 1, 10**9),
+        ("queue_size", 1, 10_000),
+        ("max_batch_size", 1, 256),
+    ],
+)
+def test_a_number_may_be_as_small_and_as_large_as_its_bounds_and_no_more(name: str, least: int, most: int) -> None:
+    for value in (least, most):
+        assert getattr(load_settings(**{name: value}), name) == value
+    for value in (least - 1, most + 1):
+        with pytest.raises(SettingsError, match=f"^CLIP_APP_{name.upper()}={value}: "):
+            load_settings(**{name: value})
+
+
+def test_megabytes_may_be_a_fraction_and_at_most_a_gigabyte() -> None:
+    assert load_settings(max_upload_mb=0.5).max_upload_bytes == 500_000
+    assert load_settings(max_upload_mb=1024).max_upload_bytes == 1_024_000_000
+    for value in (0, 1024.5):
+        with pytest.raises(SettingsError, match="MAX_UPLOAD_MB"):
+            load_settings(max_upload_mb=value)
+
+
+def test_a_flag_wins_over_the_variable_and_the_variable_over_the_usual_switches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CLIP_APP_TLS_VERIFY", "HF_HUB_DISABLE_SSL_VERIFICATION", "PYTHONHTTPSVERIFY"):
+        monkeypatch.delenv(name, raising=False)
+    assert load_settings().tls_verify
+    monkeypatch.setenv("PYTHONHTTPSVERIFY", "0")
+    assert not load_settings().tls_verify
+    assert load_settings(tls_verify=True).tls_verify
+    monkeypatch.setenv("CLIP_APP_TLS_VERIFY", "true")
+    assert load_settings().tls_verify
+    assert not load_settings(tls_verify=False).tls_verify
+
+
+@pytest.mark.parametrize(
+    ("environ", "switches"),
+    [
+        ({}, []),
+        ({"HF_HUB_DISABLE_SSL_VERIFICATION": "yes"}, ["HF_HUB_DISABLE_SSL_VERIFICATION"]),
+        ({"HF_HUB_DISABLE_SSL_VERIFICATION": "0", "PYTHONHTTPSVERIFY": "1"}, []),
+        ({"HF_HUB_DISABLE_SSL_VERIFICATION": "", "PYTHONHTTPSVERIFY": ""}, []),
+        (
+            {"HF_HUB_DISABLE_SSL_VERIFICATION": "1", "PYTHONHTTPSVERIFY": "0"},
+            ["HF_HUB_DISABLE_SSL_VERIFICATION", "PYTHONHTTPSVERIFY"],
+        ),
+    ],
+)
+def test_the_usual_switches_count_where_they_are_on(environ: dict[str, str], switches: list[str]) -> None:
+    assert insecure_variables(environ) == switches
+
+
+@pytest.mark.parametrize(("auth", "good"), [("me:pass", True), ("me:a:b", True), (":pass", False), ("me:", False)])
+def test_a_password_setting_has_both_parts(auth: str, good: bool) -> None:
+    if good:
+        found = load_settings(auth=auth).auth
+        assert found is not None
+        assert found.get_secret_value() == auth
+    else:
+        with pytest.raises(SettingsError, match=r"CLIP_APP_AUTH=\*\*\*: it must be user:password"):
+            load_settings(auth=auth)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("", ""), ("/", ""), ("/clip/", "/clip"), ("https://example.com/clip/", "https://example.com/clip")],
+)
+def test_the_path_behind_a_proxy_is_kept_without_its_last_slash(given: str, kept: str) -> None:
+    assert load_settings(root_path=given).root_path == kept
+
+
+def test_settings_that_do_go_together_are_taken() -> None:
+    assert load_settings(engine="openvino", device="cpu", precision="int8").precision == "int8"
+    assert load_settings(engine="auto", device="auto", precision="int8").engine == "auto"
+    assert load_settings(engine="torch", device="cuda", precision="bfloat16").device == "cuda"
+
+
+def test_what_is_not_installed_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    for given in ({"engine": "openvino"}, {"precision": "int8"}):
+        with pytest.raises(SettingsError, match=r"pip install 'clip-app\[openvino\]'"):
+            load_settings(**given)
+    assert load_settings(engine="auto", precision="bfloat16").engine == "auto"
+
+
+def test_a_setting_with_several_forms_names_them_all_in_one_line() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(threads="many")
+    allowed = str(caught.value).removeprefix("CLIP_APP_THREADS=many: ").split(" or ")
+    assert len(allowed) == len(set(allowed)) >= 2
+    assert all(text[0].islower() for text in allowed)

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clip_app.cache import (
+    LocksUnsupported,
+    LockTimeout,
+    RepoCache,
+    cache_root,
+    git_blob_hash,
+    hash_file,
+    write_atomically,
+)
+from clip_app.pins import Pin
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+NOW = 0.0  # a deadline on time.monotonic's clock that has come
+LATER = float("inf")
+DAY = 86400
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> RepoCache:
+    """A cache with one revision, laid out as the Hub client does it."""
+    cache = RepoCache(tmp_path / "hub", "acme/tiny-clip")
+    (cache.folder / "blobs").mkdir(parents=True)
+    cache.snapshot(REVISION).mkdir(parents=True)
+    for name, content in (("config.json", b"{}"), ("model.safetensors", b"weights")):
+        (cache.folder / "blobs" / f"blob-of-{name}").write_bytes(content)
+        (cache.snapshot(REVISION) / name).symlink_to(cache.folder / "blobs" / f"blob-of-{name}")
+    return cache
+
+
+def pins(cache: RepoCache) -> dict[str, Pin]:
+    return {path.name: hash_file(path) for path in cache.snapshot(REVISION).iterdir()}
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_the_layout_is_the_hub_clients() -> None:
+    cache = RepoCache(Path("/hub"), "acme/tiny-clip")
+    assert cache.snapshot("main") == Path("/hub/models--acme--tiny-clip/snapshots/main")
+    assert cache.marker("main") == Path("/hub/models--acme--tiny-clip/clip_app/main.json")
+    assert cache_root() == Path(os.environ["HF_HOME"]) / "hub"
+
+
+def test_a_file_is_hashed_whole_however_long_it_is(tmp_path: Path) -> None:
+    path, content = tmp_path / "file", os.urandom(2_500_000)
+    path.write_bytes(content)
+    assert hash_file(path) == Pin(2_500_000, hashlib.sha256(content).hexdigest())
+    path.write_bytes(b"hello\n")
+    assert git_blob_hash(path) == "ce013625030ba8dba906f756967f9e9ca394464a", "as git hash-object says"
+
+
+def test_a_revision_is_complete_once_its_marker_is_written(cache: RepoCache) -> None:
+    assert cache.read_marker(REVISION) is None
+    cache.write_marker(REVISION, pins(cache))
+    assert cache.read_marker(REVISION) == pins(cache)
+
+
+def test_a_revision_whose_files_went_or_changed_their_size_is_not_complete_any_more(cache: RepoCache) -> None:
+    files = pins(cache)
+    cache.write_marker(REVISION, files)
+    (cache.snapshot(REVISION) / "config.json").write_bytes(b"{ }")
+    assert cache.wrong_sizes(REVISION, files) == ["config.json"]
+    (cache.folder / "blobs" / "blob-of-model.safetensors").unlink()
+    assert sorted(cache.wrong_sizes(REVISION, files)) == ["config.json", "model.safetensors"]
+    assert cache.read_marker(REVISION) is None
+    assert cache.listed(REVISION) == files, "but what it should hold is known"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {"a": 1}}', '{"files": {"a": {"size": 1}}}'])
+def test_a_damaged_marker_is_none(cache: RepoCache, text: str) -> None:
+    cache.write_marker(REVISION, pins(cache))
+    cache.marker(REVISION).write_text(text)
+    assert cache.read_marker(REVISION) is None
+
+
+def test_a_file_is_replaced_as_a_whole_and_others_may_read_it(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for content in (b"old", b"new"):
+        write_atomically(path, content)
+        assert path.read_bytes() == content
+    assert mode(path) == 0o664
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_replaced_leaves_nothing_behind(tmp_path: Path) -> None:
+    (tmp_path / "folder" / "full").mkdir(parents=True)
+    with pytest.raises(OSError, match="folder"):
+        write_atomically(tmp_path / "folder", b"content")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+def test_a_file_is_removed_with_its_blob_but_never_what_lies_elsewhere(cache: RepoCache, tmp_path: Path) -> None:
+    cache.remove_file(REVISION, "config.json")
+    assert not (cache.snapshot(REVISION) / "config.json").is_symlink()
+    assert [path.name for path in (cache.folder / "blobs").iterdir()] == ["blob-of-model.safetensors"]
+    outside = tmp_path / "outside"
+    outside.write_text("not ours")
+    (cache.snapshot(REVISION) / "config.json").symlink_to(outside)
+    cache.remove_file(REVISION, "config.json")
+    cache.remove_file(REVISION, "config.json")
+    assert not (cache.snapshot(REVISION) / "config.json").is_symlink()
+    assert outside.exists()
+
+
+# Locks.
+
+
+@contextmanager
+def held(path: Path, holder: str = "") -> Iterator[None]:
+    """Hold a lock as another process does."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(holder)
+        file.flush()
+        yield
+
+
+def blob_lock(cache: RepoCache, blob: str) -> Path:
+    return cache.root / ".locks" / cache.folder.name / f"{blob}.lock"
+
+
+def test_one_writes_at_a_time_and_the_other_learns_who_does(cache: RepoCache) -> None:
+    with cache.lock(NOW):
+        with pytest.raises(LockTimeout, match=f"process {os.getpid()} on "), cache.lock(NOW):
+            pass
+        with pytest.raises(LockTimeout), cache.lock(NOW):
+            pass
+    with cache.lock(NOW):
+        assert cache.lock_file.read_text().startswith(f"process {os.getpid()} on "), "it is free again"
+
+
+def test_the_last_holders_name_is_written_over_however_long_it_was(cache: RepoCache) -> None:
+    with held(cache.lock_file, "x" * 1000):
+        pass
+    with cache.lock(NOW):
+        assert "x" * 100 not in cache.lock_file.read_text()
+
+
+def test_a_holder_without_a_name_is_another_process(cache: RepoCache) -> None:
+    with held(cache.lock_file), pytest.raises(LockTimeout, match="another process"), cache.lock(NOW):
+        pass
+
+
+def test_a_failure_gives_the_lock_back(cache: RepoCache) -> None:
+    with pytest.raises(ValueError, match="mine"), cache.lock(NOW):
+        raise ValueError("mine")
+    with cache.lock(NOW):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(errno.ENOLCK, LocksUnsupported), (errno.EINVAL, LocksUnsupported), (errno.EBADF, OSError)]
+)
+def test_a_volume_without_locks_is_told_from_other_errors(
+    cache: RepoCache, monkeypatch: pytest.MonkeyPatch, code: int, kind: type[OSError]
+) -> None:
+    def refuse(file: int, how: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(OSError, match=os.strerror(code)) as caught, cache.lock(NOW):
+        pass
+    assert type(caught.value) is kind
+
+
+def test_blobs_that_another_program_writes_are_waited_for_until_the_deadline(cache: RepoCache) -> None:
+    cache.wait_for_blobs(["free"], NOW)
+    with held(blob_lock(cache, "free")):
+        pass
+    cache.wait_for_blobs(["free", "never heard of"], LATER)
+    with held(blob_lock(cache, "taken")), pytest.raises(LockTimeout, match="another process"):
+        cache.wait_for_blobs(["free", "taken"], NOW)
+
+
+# What killed downloads leave.
+
+
+def left_behind(cache: RepoCache, name: str, *, age: float = 0) -> Path:
+    path = cache.folder / "blobs" / f"{name}.incomplete"
+    path.write_bytes(b"1234567")
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def test_what_killed_downloads_left_is_swept_away_and_counted(cache: RepoCache) -> None:
+    with cache.lock(NOW):
+        left_behind(cache, "one"), left_behind(cache, "two", age=DAY)
+        with held(blob_lock(cache, "two")):
+            pass
+        assert cache.sweep() == 14
+        assert cache.sweep() == 0
+    assert cache.wrong_sizes(REVISION, pins(cache)) == [], "what is complete stays"
+
+
+def test_what_a_live_program_writes_is_left_to_it(cache: RepoCache) -> None:
+    with cache.lock(NOW), held(blob_lock(cache, "one")):
+        path = left_behind(cache, "one", age=DAY)
+        assert cache.sweep() == 0
+        assert path.exists()
+
+
+def test_where_nobody_can_be_asked_only_what_is_old_is_swept_away(cache: RepoCache) -> None:
+    """On some network volumes everybody gets every lock, as here, where nobody holds the own one."""
+    for _ in range(2):  # without the file of the lock, and with it
+        young, old = left_behind(cache, "young"), left_behind(cache, "old", age=DAY)
+        assert cache.sweep() == 7
+        assert (young.exists(), old.exists()) == (True, False)
+        with held(cache.lock_file):
+            pass
+
+
+def test_a_lock_that_cannot_be_opened_lets_age_decide(cache: RepoCache) -> None:
+    with cache.lock(NOW):
+        young, old = left_behind(cache, "young"), left_behind(cache, "old", age=DAY)
+        for name in ("young", "old"):
+            blob_lock(cache, name).mkdir(parents=True)  # a folder does not open as a file, not even for root
+        assert cache.sweep() == 7
+        assert (young.exists(), old.exists()) == (True, False)
+
+
+# Who may read it.
+
+
+@pytest.mark.parametrize(
+    ("root", "folder", "file", "script"),
+    [(0o755, 0o755, 0o644, 0o744), (0o775, 0o2775, 0o664, 0o764)],
+    ids=["for its owner", "for its group"],
+)
+def test_what_was_written_may_be_read_by_all_and_written_by_whom_the_root_lets(
+    cache: RepoCache, tmp_path: Path, root: int, folder: int, file: int, script: int
+) -> None:
+    outside, inside = tmp_path / "outside", cache.folder / "blobs" / "private"
+    for path in (outside, inside, inside.with_name("script")):
+        path.write_text("")
+        path.chmod(0o600)
+    inside.with_name("script").chmod(0o700)
+    (cache.folder / "link").symlink_to(outside)
+    lock = blob_lock(cache, "x")
+    lock.parent.mkdir(parents=True)
+    lock.write_text("")
+    lock.chmod(0o600)
+    (cache.folder / "blobs").chmod(0o700)
+    cache.root.chmod(root)
+    cache.share()
+    assert [mode(path) for path in (cache.folder / "blobs", inside, inside.with_name("script"), lock)] == [
+        *(folder, file, script, file)
+    ]
+    assert mode(outside) == 0o600, "links are not followed"
+
+
+def test_others_can_wait_for_the_lock_while_it_is_held(cache: RepoCache) -> None:
+    old = os.umask(0o077)
+    try:
+        with cache.lock(NOW):
+            assert mode(cache.lock_file) & 0o444 == 0o444
+            assert mode(cache.artifacts) & 0o555 == 0o555
+    finally:
+        os.umask(old)
