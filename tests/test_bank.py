@@ -212,3 +212,12 @@ def test_two_requests_with_the_same_new_labels_compute_them_once(
     assert count("miss") - misses == NEUTRAL + 2
     for answer in answers:
         np.testing.assert_array_equal(answer, answers[0])
+
+
+def test_of_two_groups_that_do_not_fit_together_the_later_one_stays(bundled: Model) -> None:
+    bank = LabelBank(bundled, capacity=3)
+    first, second = (own_group(labels) for labels in (["a", "b"], ["c", "d"]))
+    kept = bank.group(first)[0]
+    later = bank.group(second)[0]
+    assert bank.group(second)[0] is later
+    assert bank.group(first)[0] is not kept

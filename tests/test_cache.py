@@ -272,3 +272,13 @@ def test_others_can_wait_for_the_lock_while_it_is_held(cache: RepoCache) -> None
             assert mode(cache.artifacts) & 0o555 == 0o555
     finally:
         os.umask(old)
+
+
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o002, 0o664)])
+def test_a_lock_is_made_as_the_mask_of_its_user_lets_it(cache: RepoCache, mask: int, expected: int) -> None:
+    old = os.umask(mask)
+    try:
+        with cache.lock(NOW):
+            assert mode(cache.lock_file) == expected
+    finally:
+        os.umask(old)

@@ -7,10 +7,12 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import torch
 from certificates import write_authority
 from huggingface_hub import constants
 
@@ -252,3 +254,21 @@ def test_more_threads_than_processors_are_told() -> None:
         (finding,) = look("threads", threads=threads)
         assert finding.level == level
         assert finding.text.startswith(f"{allowed if threads == 'auto' else threads} for {allowed} CPUs")
+
+
+def test_torch_is_told_that_openvino_would_be_faster_only_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = look("engine", engine="torch", device="cpu")
+    assert finding.text.startswith("torch ")
+    assert finding.text.endswith(" on cpu, float32")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    _, advice = look("engine", engine="auto", device="cpu")
+    assert (advice.level, advice.fix) == ("warn", "pip install 'clip-app[openvino]'.")
+
+
+@pytest.mark.parametrize("there_is_one", [True, False])
+def test_a_cuda_device_that_torch_does_not_see_is_bad(monkeypatch: pytest.MonkeyPatch, there_is_one: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there_is_one)
+    findings = look("engine", engine="torch", device="cuda")
+    assert levels(findings) == (["ok"] if there_is_one else ["bad", "ok"])
+    assert findings[-1].text.endswith(" on cuda, float32")
+    assert exit_code(findings) == (0 if there_is_one else 1)

@@ -105,3 +105,13 @@ def test_only_what_is_mapped_read_only_and_under_its_own_name_is_given_back(tmp_
         )
     )
     assert release_mapped(path, maps) == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="there is no affinity here")
+def test_processors_that_this_process_may_not_run_on_do_not_count(tmp_path: Path) -> None:
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert available_cpus(tmp_path) == cpu_limit(tmp_path) == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

@@ -152,3 +152,12 @@ def test_a_refusal_is_an_analysis_that_never_began(caplog: pytest.LogCaptureFixt
         assert fields == {
             **{"request_id": "seven", "endpoint": face.name, "outcome": outcome, "code": "http_503"},
         }
+
+
+def test_times_are_told_to_the_microsecond(caplog: pytest.LogCaptureFixture) -> None:
+    with Analysis(REST) as analysis:
+        analysis.add("encode", 0.0123456789)
+        timings = analysis.timings()
+    assert timings.encode == last(caplog)[1]["encode_ms"] == 12.346
+    for total in (timings.total, last(caplog)[1]["total_ms"]):
+        assert total == round(total, 3)
