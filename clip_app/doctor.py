@@ -192,7 +192,7 @@ def _engine(settings: Settings) -> Iterator[Finding]:
         text = "bfloat16 on a CPU that has none of it"
         yield Finding(name="engine", level="warn", text=text, fix="Set CLIP_APP_PRECISION=auto.")
     whole = all(found.level != "bad" for found in found_here)
-    if source is not None and whole and engine.is_prepared(source, choice.precision):
+    if source is not None and whole and choice.device == "cpu" and engine.is_prepared(source, choice.precision):
         yield from _answers(settings, source)
     yield from _threads(settings)
 
@@ -200,14 +200,12 @@ def _engine(settings: Settings) -> Iterator[Finding]:
 def _answers(settings: Settings, source: Source) -> Iterator[Finding]:
     """Open the model as a start does: some processors report what they cannot run."""
     try:
-        model, left_out = open_model(settings, source, lambda status: None)
+        _, left_out = open_model(settings, source, lambda status: None)
     except ClipAppError as error:
         yield Finding(name="engine", level="bad", text=f"the model does not answer: {error.message}")
         return
     for reason in left_out:
         yield Finding(name="engine", level="warn", text=f"left: {reason}", fix="Set it to what serves instead.")
-    info = model.info
-    yield Finding(name="engine", level="ok", text=f"{info.engine} answers in {info.precision}")
 
 
 def _threads(settings: Settings) -> Iterator[Finding]:

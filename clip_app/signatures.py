@@ -24,9 +24,13 @@ def keyword_parameters(
         yield inspect.Parameter(name, kind, default=field.default, annotation=annotate(name, field))
 
 
-def with_signature(function: Function, parameters: Iterable[inspect.Parameter]) -> Function:
+def with_signature(
+    function: Function, parameters: Iterable[inspect.Parameter], returns: Any = inspect.Signature.empty
+) -> Function:
     """Let a function that takes any keywords tell these parameters to whoever asks it."""
     listed = list(parameters)
-    function.__signature__ = inspect.Signature(listed)  # type: ignore[attr-defined]
+    function.__signature__ = inspect.Signature(listed, return_annotation=returns)  # type: ignore[attr-defined]
     function.__annotations__ = {parameter.name: parameter.annotation for parameter in listed}
+    if returns is not inspect.Signature.empty:
+        function.__annotations__["return"] = returns
     return function

@@ -162,9 +162,7 @@ class Page:
         answer.__doc__ = f"{SUMMARIES[endpoint.name]}\n\nParameters:\n    {listed}\n"
         image = inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.FileData)
         options = keyword_parameters(Options, endpoint.options, _api_type)
-        with_signature(answer, [image, *(p.replace(kind=image.kind) for p in options)])
-        answer.__annotations__["return"] = AnalysisResult
-        return answer
+        return with_signature(answer, [image, *(p.replace(kind=image.kind) for p in options)], AnalysisResult)
 
     # What the page calls.
 

@@ -216,7 +216,7 @@ def test_two_requests_with_the_same_new_labels_compute_them_once(
 
 def test_of_two_groups_that_do_not_fit_together_the_later_one_stays(bundled: Model) -> None:
     bank = LabelBank(bundled, capacity=3)
-    first, second = (own_group(labels) for labels in (["a", "b"], ["c", "d"]))
+    first, second = (request_group(labels) for labels in (["a", "b"], ["c", "d"]))
     kept = bank.group(first)[0]
     later = bank.group(second)[0]
     assert bank.group(second)[0] is later

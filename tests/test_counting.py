@@ -16,7 +16,7 @@ import httpx
 import pytest
 from conftest import CURSED, need, served
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import ClipAppError
+from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect, sync_playwright
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
@@ -126,9 +126,9 @@ def test_the_gradio_api(app: str, photographs: dict[str, Path], broken: Path, tm
     client.predict(handle_file(photo), "cat", api_name="/classify")
     client.predict(api_name="/status")  # no analysis
     for bad, options in ((broken, {}), (photo, {"groups": ["birds"]})):
-        with pytest.raises(ClipAppError):
+        with pytest.raises(AppError):
             client.predict(handle_file(bad), **options, api_name="/analyze")
-    with pytest.raises(ClipAppError, match=r"The log says more\. \(request [0-9a-f]{32}\)"):
+    with pytest.raises(AppError, match=r"The log says more\. \(request [0-9a-f]{32}\)"):
         client.predict(handle_file(photo), CURSED, api_name="/classify")
     # Values that Gradio itself refuses, before the function sees them, queued and direct:
     outside = {"path": str(photo), "meta": FILE}

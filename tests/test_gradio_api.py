@@ -6,7 +6,7 @@ import httpx
 import pytest
 from conftest import served
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import ClipAppError
+from gradio_client.exceptions import AppError
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_the_endpoints_are_typed_and_documented(server: str) -> None:
 def test_a_bad_option_says_what_to_do(
     client: Client, photographs: dict[str, Path], arguments: dict[str, object], message: str
 ) -> None:
-    with pytest.raises(ClipAppError, match=message):
+    with pytest.raises(AppError, match=message):
         client.predict(handle_file(photographs["cat"]), **arguments, api_name="/analyze")
 
 
@@ -76,7 +76,7 @@ def test_an_undecodable_file_says_what_to_do_and_the_next_works(
 ) -> None:
     bad = tmp_path / "cat.jpg"
     bad.write_text("no picture")
-    with pytest.raises(ClipAppError, match="not a picture that can be read"):
+    with pytest.raises(AppError, match="not a picture that can be read"):
         client.predict(handle_file(bad), api_name="/analyze")
     assert client.predict(handle_file(photographs["cat"]), api_name="/analyze")
 

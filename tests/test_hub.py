@@ -75,6 +75,7 @@ def test_the_page_is_up_and_tells_the_progress_while_the_model_is_fetched(hub: F
             "progress": 1.0,
             "message": "",
             "reason": None,
+            "left_out": [],
         }
         scrape = httpx.get(f"{url}/metrics").text
         downloaded = next(line for line in scrape.splitlines() if line.startswith("clip_app_hub_download_bytes_total "))

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from conftest import need, served
 from gradio_client import Client, handle_file
-from gradio_client.exceptions import ClipAppError
+from gradio_client.exceptions import AppError
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -47,7 +47,7 @@ def test_every_face_is_counted_once_with_its_outcome(fresh: str, photographs: di
     client.predict(handle_file(photographs["cat"]), api_name="/analyze")
     client.predict(handle_file(photographs["cat"]), "cat", api_name="/classify")
     (tmp_path / "bad.png").write_text("no picture")
-    with pytest.raises(ClipAppError):
+    with pytest.raises(AppError):
         client.predict(handle_file(tmp_path / "bad.png"), api_name="/analyze")
 
     samples = scrape(fresh)

@@ -155,7 +155,7 @@ def test_a_refusal_is_an_analysis_that_never_began(caplog: pytest.LogCaptureFixt
 
 
 def test_times_are_told_to_the_microsecond(caplog: pytest.LogCaptureFixture) -> None:
-    with Analysis(REST) as analysis:
+    with Observation(REST) as analysis:
         analysis.add("encode", 0.0123456789)
         timings = analysis.timings()
     assert timings.encode == last(caplog)[1]["encode_ms"] == 12.346
