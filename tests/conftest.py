@@ -27,6 +27,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
+# Several workers and servers share the cores: threads that wait for each other only burn them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CLIP_APP_THREADS", "1")
 
 from clip_app.bank import LabelBank
 from clip_app.engines import Choice, Device, Precision

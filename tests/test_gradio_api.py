@@ -61,7 +61,7 @@ def test_the_endpoints_are_typed_and_documented(server: str) -> None:
         ({"groups": ["birds"]}, "There is no label group 'birds'"),
         ({"top_k": 0}, "top_k"),
         ({"top_k": "three"}, "top_k"),
-        ({"groups": {"a": 1}}, "Names are a list"),
+        ({"groups": {"a": 1}}, "groups: names are a list"),
     ],
 )
 def test_a_bad_option_says_what_to_do(
