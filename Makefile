@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test lint format bench docs monitoring image image-test k8s-test lock clean
+.PHONY: run test check lint format bench docs monitoring image image-test k8s-test lock clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -10,10 +10,14 @@ run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 test: $(VENV)/.developed  ## Install the dev tools and run the whole suite
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
-lint: $(VENV)/.developed  ## Style and types
+check: lint  ## For each save: style, types, walls, and the tests that need no other process
+	@$(BIN)/python -m pytest --quiet -m "not processes" $(PYTEST_ARGS)
+
+lint: $(VENV)/.developed  ## Style, types and the walls between the rooms
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.developed  ## Write the code in the one style
 	$(BIN)/ruff check --fix .
@@ -23,7 +27,8 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 	@$(BIN)/python benchmarks/bench.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
-	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py
+	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py
+	@$(BIN)/python docs/draw_architecture.py
 
 monitoring:  ## Prometheus on loopback against the running app; PORT as for run, PROMETHEUS_PORT overrides 9090
 	@command -v prometheus >/dev/null || { echo "prometheus is not installed; Debian has it under that name"; exit 1; }

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from clip_app.bank import LabelBank
-from clip_app.engines.conversion import ConversionStore
+from clip_app.engines import Choice, Embeddings, Precision
 from clip_app.images import decode
 from clip_app.labels import load_groups
 from clip_app.model import Model, load_model
-from clip_app.source import bundled_folder, examples_folder
+from clip_app.source import Source, bundled_folder
 
 from checkpoint import photographs  # isort: skip
 
@@ -34,19 +34,17 @@ def measure_agreement(checkpoint: Path, work: Path) -> list[dict[str, Any]]:
 
 
 def _compare(folder: Path, name: str, home: Path, *, labels: bool) -> list[dict[str, Any]]:
-    store = ConversionStore(home)
-    names = {"name": name, "revision": "x", "bundled": False}
-    reference = load_model(folder, **names)
+    source = Source(folder=folder, name=name, revision="x", artifacts=home)
+    reference = load_model(source, Choice("torch", "float32"))
     expected = _embed(reference, exact=True)
     rows = []
-    for precision in ("float32", "bfloat16", "int8"):
-        variant = "int8" if precision == "int8" else "float"
-        converted = store.find(variant) or store.make(folder, variant, examples_folder())
-        model = load_model(folder, **names, precision=precision, converted=converted)
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+    for precision in precisions:
+        model = load_model(source, Choice("openvino", precision))
         for exact in (True, False):
             found = _embed(model, exact=exact)
             cosines = (found * expected).sum(1)
-            row = {"model": name, "precision": precision, "decode": "exact" if exact else "fast"}
+            row: dict[str, Any] = {"model": name, "precision": precision, "decode": "exact" if exact else "fast"}
             row |= {"photographs": len(found), "mean_cosine": float(cosines.mean()), "least": float(cosines.min())}
             if labels:
                 row |= _label_agreement(reference, model, expected, found)
@@ -57,7 +55,7 @@ def _compare(folder: Path, name: str, home: Path, *, labels: bool) -> list[dict[
     return rows
 
 
-def _embed(model: Model, *, exact: bool) -> np.ndarray:
+def _embed(model: Model, *, exact: bool) -> Embeddings:
     pixels = []
     for path in photographs():
         target = None if exact else model.preprocessing.target
@@ -66,7 +64,7 @@ def _embed(model: Model, *, exact: bool) -> np.ndarray:
     return np.concatenate([model.encode_images(np.stack(pixels[i : i + 8])) for i in range(0, len(pixels), 8)])
 
 
-def _label_agreement(reference: Model, model: Model, expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+def _label_agreement(reference: Model, model: Model, expected: Embeddings, found: Embeddings) -> dict[str, float]:
     """Share of photographs with the same best label, and with the same best five in the same order."""
     assert reference.label_folder is not None
     (group,) = load_groups(reference.label_folder).values()

@@ -120,7 +120,8 @@ def measure_latency(checkpoint: Path, work: Path) -> tuple[list[Row], dict[str, 
             lambda: 1000 * peer.call(picture, labels)[0],
         )
 
-    rows, curve = [], {"clip_app": [], "transformers pipeline": []}
+    rows = []
+    curve: dict[str, list[tuple[int, float]]] = {"clip_app": [], "transformers pipeline": []}
     cases = ((3, 4, 15), (10, None, 9), (30, None, 7), (100, 25, 5), (len(groups), 150, 2))
     for count, target, rounds in cases:
         whole = count == len(groups)
@@ -144,11 +145,11 @@ def measure_encoder(checkpoint: Path) -> tuple[list[Row], float]:
 
     def rate_of_encoder() -> float:
         seconds, batch = min((encoder.call(8) for _ in range(5)), key=lambda call: call[0])
-        return FORWARD_GFLOP * batch / seconds
+        return FORWARD_GFLOP * float(batch) / seconds
 
     def rate_of_product() -> float:
         seconds, operations = min((product.call() for _ in range(5)), key=lambda call: call[0])
-        return operations / seconds / 1e9
+        return float(operations) / seconds / 1e9
 
     ours, peer = by_turns(7, rate_of_encoder, rate_of_product)
     encoder.stop()
@@ -166,8 +167,9 @@ def measure_start(checkpoint: Path, work: Path) -> list[Row]:
     photo = make_photo(work / "photo.jpg", (500, 375))
     pages: list[list[float]] = [[], []]
     answers: list[list[float]] = [[], []]
+    starts: tuple[Callable[[Path], Server], ...] = (partial(start_clip_app, env={}), start_tutorial)
     for counted in range(-1, 5):
-        for i, start in enumerate((partial(start_clip_app, env={}), start_tutorial)):
+        for i, start in enumerate(starts):
             server = start(checkpoint)
             with running(server):
                 if i == 0:
@@ -179,9 +181,10 @@ def measure_start(checkpoint: Path, work: Path) -> list[Row]:
             if counted >= 0:
                 pages[i].append(page)
                 answers[i].append(answer)
+    (page_ours, page_theirs), (ours, theirs) = pages, answers
     return [
-        row("process start to first page", "tutorial app", "s", *pages, 2),
-        row("process start to ready, warm cache", "tutorial app's first answer", "s", *answers, 0.7, at_most=True),
+        row("process start to first page", "tutorial app", "s", page_ours, page_theirs, 2),
+        row("process start to ready, warm cache", "tutorial app's first answer", "s", ours, theirs, 0.7, at_most=True),
     ]
 
 

@@ -76,7 +76,8 @@ class Connection:
 
 def run_raw(port: int, request: bytes, clients: int, count: int) -> list[float]:
     """Send a request ``count`` times over so many connections; return the seconds each took."""
-    selector, seconds, sent = selectors.DefaultSelector(), [], 0
+    seconds: list[float] = []
+    selector, sent = selectors.DefaultSelector(), 0
     for _ in range(clients):
         connection = Connection(port)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
@@ -155,8 +156,8 @@ def run(kind: str, port: int, clients: int, count: int, photo: Path) -> list[flo
         return run_raw(port, http_request("/api/analyze", body, content_type), clients, count)
     if kind == "infinity":
         image = "data:image/jpeg;base64," + base64.b64encode(data).decode()
-        body = json.dumps({"model": "clip", "modality": "image", "encoding_format": "float", "input": [image]})
-        return run_raw(port, http_request("/embeddings", body.encode(), "application/json"), clients, count)
+        asked = json.dumps({"model": "clip", "modality": "image", "encoding_format": "float", "input": [image]})
+        return run_raw(port, http_request("/embeddings", asked.encode(), "application/json"), clients, count)
     if kind in ("gradio", "gradio-shared"):
         verify = ssl.create_default_context() if kind == "gradio-shared" else True
         return run_threads([gradio_client(port, photo, verify=verify) for _ in range(clients)], count)

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 __all__ = ["draw_latency", "draw_load"]
 
 COLOURS = {"clip_app": "#4f46e5", "transformers pipeline": "#94a3b8", "tutorial app": "#94a3b8", "infinity": "#d97706"}
-QUIET = {"color": "#e2e8f0", "linewidth": 0.8}
+QUIET: dict[str, Any] = {"color": "#e2e8f0", "linewidth": 0.8}
 
 
 def draw_latency(curves: Mapping[str, Sequence[tuple[int, float]]], path: Path) -> None:
@@ -48,7 +51,7 @@ def draw_load(curves: Mapping[str, Sequence[tuple[int, float, float]]], path: Pa
     _finish(figure, [rate, tail], path)
 
 
-def _finish(figure: plt.Figure, axes: Sequence[plt.Axes], path: Path) -> None:
+def _finish(figure: Figure, axes: Sequence[Axes], path: Path) -> None:
     for one in axes:
         one.grid(**QUIET)
         one.set_axisbelow(True)

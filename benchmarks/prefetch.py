@@ -71,14 +71,18 @@ def downloads(hub: FakeHub, ca: Path, work: Path) -> dict[str, Callable[[], obje
 def loads(folder: Path) -> dict[str, Callable[[], object]]:
     from transformers import AutoModel, AutoTokenizer
 
+    from clip_app.engines import Choice
     from clip_app.model import load_model
+    from clip_app.source import Source
+
+    source = Source(folder=folder, name="x", revision="x", artifacts=folder.parent / "artifacts")
 
     def theirs() -> None:
         AutoModel.from_pretrained(folder, local_files_only=True)
         AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
     return {
-        "clip_app.model.load_model": lambda: load_model(folder, name="x", revision="x", bundled=False),
+        "clip_app.model.load_model": lambda: load_model(source, Choice("torch", "float32")),
         "from_pretrained, model and tokenizer": theirs,
     }
 

@@ -15,7 +15,8 @@ def write_report(results: Mapping[str, Any], path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for mark, table in (("table", _table(results)), ("agreement", _agreement(results["agreement"]))):
         block = f"<!-- {mark} -->\n{table}\n<!-- end of {mark} -->"
-        text = re.sub(rf"<!-- {mark} -->.*<!-- end of {mark} -->", lambda _, new=block: new, text, flags=re.S)
+        block = block.replace("\\", r"\\")  # re.sub reads escapes
+        text = re.sub(rf"<!-- {mark} -->.*<!-- end of {mark} -->", block, text, flags=re.S)
     path.write_text(text, encoding="utf-8")
 
 

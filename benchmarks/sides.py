@@ -54,7 +54,8 @@ class Server:
         """Load it from another process; return rate and latencies."""
         command = [sys.executable, str(HERE / "load.py"), kind, str(self.port), str(clients), str(count), str(photo)]
         run = subprocess.run(command, env=os.environ | QUIET, check=True, capture_output=True, text=True)
-        return json.loads(run.stdout)
+        measured: dict[str, float] = json.loads(run.stdout)
+        return measured
 
     def resident_megabytes(self) -> float:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
@@ -136,9 +137,11 @@ def _work(pipe: Connection, make: Callable[..., Callable[..., Any]], arguments: 
 
 def clip_app_calls(checkpoint: Path, options: dict[str, Any]) -> Callable[[Path, tuple[str, ...] | None], int]:
     """Analyses of clip_app; without labels the default groups are asked for."""
-    from clip_app.analyzer import Analyzer, Options
+    from clip_app.analyzer import Analyzer
+    from clip_app.endpoints import CLI
     from clip_app.loading import Loader
-    from clip_app.observation import CLI, Observation
+    from clip_app.observation import Observation
+    from clip_app.options import Options
     from clip_app.settings import Settings
 
     settings = Settings(model=str(checkpoint), fallback="none", **options)

@@ -6,13 +6,14 @@ python benchmarks/tutorial_app.py PORT FOLDER
 import sys
 
 import gradio as gr
+from PIL import Image
 from transformers import pipeline
 
 port, folder = int(sys.argv[1]), sys.argv[2]
 classifier = pipeline("zero-shot-image-classification", model=folder)
 
 
-def classify(image, labels):
+def classify(image: Image.Image, labels: str) -> dict[str, float]:
     names = [label.strip() for label in labels.split(",") if label.strip()]
     return {result["label"]: result["score"] for result in classifier(image, candidate_labels=names)}
 

@@ -140,7 +140,7 @@ class CountedBlocks(gradio.Blocks):  # type: ignore[misc]  # Gradio's types are 
         try:
             return cast(dict[str, Any], await super().process_api(block_fn, *arguments, **options))
         except Exception as error:
-            endpoint = self.functions.get(block_fn if isinstance(block_fn, int) else block_fn._id)
+            endpoint = self.functions.get(block_fn if isinstance(block_fn, int) else block_fn._id)  # noqa: SLF001
             if endpoint is not None and context.analyses == before:
                 refuse(context, endpoint, "invalid", "bad_option")
                 problem = ClipAppError("The values do not fit this endpoint. /gradio_api/info says what it takes.")

@@ -119,7 +119,7 @@ def _scale_grey(image: Image.Image) -> Image.Image:
 def _formats() -> tuple[str, ...]:
     """The accepted formats that this Pillow can read."""
     with suppress(ImportError):
-        from pillow_heif import register_heif_opener
+        from pillow_heif import register_heif_opener  # noqa: PLC0415
 
         register_heif_opener()
     Image.init()

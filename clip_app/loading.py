@@ -61,7 +61,7 @@ class Loader:
     def run(self) -> None:
         """Load now; the status says how it ended."""
         # The door to everything heavy: the port listens before it is opened.
-        from clip_app.serving import make_serving
+        from clip_app.serving import make_serving  # noqa: PLC0415
 
         started = time.monotonic()
         MODEL_READY.set(0)

@@ -159,7 +159,7 @@ def _mount_page(
     app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings
 ) -> tuple[FastAPI, Mapping[int, Endpoint]]:
     # Gradio takes seconds: the page is built once the port listens.
-    from clip_app.ui import mount_ui
+    from clip_app.ui import mount_ui  # noqa: PLC0415
 
     return mount_ui(app, analyzer, loader, settings)
 

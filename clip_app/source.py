@@ -95,7 +95,7 @@ def find_source(settings: Settings, progress: Callable[[float], None] = lambda s
     if (source := present_source(settings)) is not None:
         return source
     # The Hub's client takes half a second, and a complete cache needs none of it.
-    from clip_app.hub import Hub
+    from clip_app.hub import Hub  # noqa: PLC0415
 
     hub = Hub(settings)
     snapshot = hub.fetch(settings.model, settings.revision, progress)

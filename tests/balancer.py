@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import ClassVar
 
 import httpx
 
@@ -39,7 +38,7 @@ class Balancer(ThreadingHTTPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    protocol_version: ClassVar[str] = "HTTP/1.0"  # one request a connection
+    protocol_version = "HTTP/1.0"  # one request a connection
     server: Balancer
 
     def do_GET(self) -> None:

@@ -42,6 +42,37 @@ READY_SECONDS = 60
 CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 
 
+# Files whose tests start servers, browsers, builds or other programs.
+PROCESSES = (
+    "test_cli.py",
+    "test_counting.py",
+    "test_dockerfile.py",
+    "test_engines.py",
+    "test_gradio_api.py",
+    "test_hub.py",
+    "test_image.py",
+    "test_k8s.py",
+    "test_k8s_start.py",
+    "test_lock.py",
+    "test_metrics.py",
+    "test_monitoring.py",
+    "test_page.py",
+    "test_prefetch.py",
+    "test_render.py",
+    "test_rest.py",
+    "test_scaling.py",
+    "test_security.py",
+    "test_workflows.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what make check leaves out."""
+    for item in items:
+        if item.path.name in PROCESSES:
+            item.add_marker(pytest.mark.processes)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Where everything is installed, a test skipped for another reason is a failure; and nothing is left behind."""

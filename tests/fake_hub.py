@@ -44,9 +44,10 @@ class Authority:
 
     def context(self, *names: str, expired: bool = False) -> ssl.SSLContext:
         ended = datetime.now(timezone.utc) - timedelta(days=1)
-        dates = {"not_before": ended - timedelta(days=9), "not_after": ended} if expired else {}
+        since, until = (ended - timedelta(days=9), ended) if expired else (None, None)
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._ca.issue_cert(*(names or ("localhost", "127.0.0.1")), **dates).configure_cert(context)
+        certificate = self._ca.issue_cert(*(names or ("localhost", "127.0.0.1")), not_before=since, not_after=until)
+        certificate.configure_cert(context)
         return context
 
 

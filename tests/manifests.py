@@ -52,7 +52,9 @@ def rendered(variant: str) -> str:
 
 
 def quantity(text: str) -> float:
-    number, unit = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", text).groups()
+    match = re.fullmatch(r"([0-9.]+)([A-Za-z]*)", text)
+    assert match is not None, text
+    number, unit = match.groups()
     return float(number) * UNITS[unit]
 
 
@@ -75,24 +77,29 @@ class Manifests:
 
     @property
     def job(self) -> Object:
-        return self.one("Job")["spec"]["template"]
+        template: Object = self.one("Job")["spec"]["template"]
+        return template
 
     @property
     def pod(self) -> Object:
-        return self.one("Deployment")["spec"]["template"]
+        template: Object = self.one("Deployment")["spec"]["template"]
+        return template
 
     @property
     def server(self) -> Object:
+        container: Object
         (container,) = self.pod["spec"]["containers"]
         return container
 
     @property
     def waiter(self) -> Object:
+        container: Object
         (container,) = self.pod["spec"]["initContainers"]
         return container
 
     @property
     def writer(self) -> Object:
+        container: Object
         (container,) = self.job["spec"]["containers"]
         return container
 

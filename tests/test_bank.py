@@ -36,7 +36,8 @@ def test_a_labels_embedding_is_the_unit_mean_over_its_templates(bundled: Model) 
 
 
 def test_a_kept_group_is_the_same_and_reports_its_progress(bundled: Model) -> None:
-    bank, shares = LabelBank(bundled), []
+    bank = LabelBank(bundled)
+    shares: list[float] = []
     bank.keep(GROUP, shares.append)
     assert shares == sorted(shares)
     assert shares[-1] == 1

@@ -62,7 +62,7 @@ def fresh(damaged: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[t
 
 
 @pytest.fixture
-def app(fresh: tuple[str, Path]) -> Iterator[str]:
+def app(fresh: tuple[str, Path]) -> str:
     """The server of this module; what a test finds counted afterwards is what it did."""
     return fresh[0]
 
@@ -304,7 +304,7 @@ def test_one_line_of_the_log_names_the_request_and_no_secret(
 
 @pytest.mark.parametrize("given", ["a b", "x" * 65, "id=1", "<b>", "é"])
 def test_an_id_that_is_not_well_formed_is_made_anew(app: str, given: str) -> None:
-    answer = httpx.get(f"{app}/healthz", headers={"X-Request-ID": given.encode()})
+    answer = httpx.get(f"{app}/healthz", headers={b"X-Request-ID": given.encode()})
     assert re.fullmatch("[0-9a-f]{32}", answer.headers["x-request-id"])
 
 

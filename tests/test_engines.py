@@ -18,8 +18,8 @@ from PIL import Image
 from test_model import PROMPTS, assert_equal_logits, our_logits, tiny_siglip, vit_b_32
 from transformers import AutoTokenizer
 
-from clip_app.engines import Choice, candidates
-from clip_app.engines.conversion import ConversionStore, Converted
+from clip_app.engines import Choice, Precision, candidates
+from clip_app.engines.conversion import ConversionStore, Converted, Variant
 from clip_app.engines.openvino import open_converted
 from clip_app.errors import CheckpointError
 from clip_app.machine import has_bfloat16
@@ -30,11 +30,11 @@ from clip_app.source import Source, bundled_folder, examples_folder
 pytest.importorskip("openvino")
 
 
-def convert(checkpoint: Path, home: Path, variant: str = "float") -> Converted:
+def convert(checkpoint: Path, home: Path, variant: Variant = "float") -> Converted:
     return ConversionStore(home / "openvino" / "test").make(checkpoint, variant, examples_folder())
 
 
-def open_both(folder: Path, converted: Converted, precision: str = "float32") -> tuple[Model, Model]:
+def open_both(folder: Path, converted: Converted, precision: Precision = "float32") -> tuple[Model, Model]:
     artifacts = converted.folder.parents[2]
     assert converted.folder.parent == artifacts / "openvino" / "test"
     source = Source(folder=folder, name="test", revision="test", artifacts=artifacts)
@@ -144,7 +144,7 @@ def test_int8_without_photographs_says_what_it_needs(tmp_path: Path) -> None:
 
 
 def test_a_conversion_ends_with_whoever_asked_for_it(tmp_path: Path) -> None:
-    command = [
+    command: list[str | Path] = [
         sys.executable,
         "-m",
         "clip_app.engines.convert",

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from conftest import free_port, served
-from fake_hub import REVISION, FakeHub
+from fake_hub import REVISION, FakeHub, size
 
 from clip_app.source import bundled_folder
 
@@ -79,7 +79,7 @@ def test_the_page_is_up_and_tells_the_progress_while_the_model_is_fetched(hub: F
         }
         scrape = httpx.get(f"{url}/metrics").text
         downloaded = next(line for line in scrape.splitlines() if line.startswith("clip_app_hub_download_bytes_total "))
-        assert float(downloaded.split()[1]) >= len(hub.files["model.safetensors"])
+        assert float(downloaded.split()[1]) >= size(hub.files["model.safetensors"])
 
 
 @pytest.mark.parametrize(

@@ -165,12 +165,13 @@ def test_a_jpeg_decoded_at_a_smaller_scale_has_nearly_the_same_embedding(
     for path in photographs.values():
         photo = Image.open(path).convert("RGB")
         photo = photo.resize((photo.width * factor, photo.height * factor), Image.Resampling.LANCZOS)
-        data = encoded(photo, "JPEG", quality=90)
+        data, target = encoded(photo, "JPEG", quality=90), bundled.preprocessing.target
+        assert target is not None
         bounds = {"max_bytes": 10**8, "max_pixels": 10**8}
-        full, fast = decode(data, **bounds), decode(data, **bounds, target=bundled.preprocessing.target)
+        full, fast = decode(data, **bounds), decode(data, **bounds, target=target)
         assert fast.image.width < full.image.width == photo.width, "the smaller scale was taken"
         assert (fast.width, fast.height) == photo.size, "and the size is told as it is"
-        assert min(fast.image.size) >= 2 * bundled.preprocessing.target
+        assert min(fast.image.size) >= 2 * target
         exact = bundled.encode_images(bundled.preprocessing(full.image)[None])[0]
         quick = bundled.encode_images(bundled.preprocessing(fast.image, exact=False)[None])[0]
         assert float(exact @ quick) >= 0.995, path.name

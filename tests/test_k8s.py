@@ -16,7 +16,7 @@ from conftest import need
 from manifests import K8S, VARIANTS, Manifests, quantity, rendered
 
 from clip_app import telemetry
-from clip_app.errors import EXIT_CODES, USAGE
+from clip_app.errors import EXIT_CODES, USAGE, Reason
 from clip_app.server import GRACE_SECONDS
 from clip_app.settings import PREFIX, Settings, load_settings, unknown_variables
 
@@ -63,8 +63,8 @@ def test_the_validation_finds_a_field_that_does_not_exist(production: Manifests)
 def test_checkov_finds_nothing_and_each_skip_has_its_reason(tmp_path: Path) -> None:
     for number, variant in enumerate(VARIANTS):
         (tmp_path / f"{number}.yaml").write_text(rendered(variant))
-    command = [CHECKOV, "--directory", tmp_path, "--framework", "kubernetes", "--skip-download", "--output", "json"]
-    run = subprocess.run(command, capture_output=True, text=True)
+    options = ["--framework", "kubernetes", "--skip-download", "--output", "json"]
+    run = subprocess.run([CHECKOV, "--directory", tmp_path, *options], capture_output=True, text=True)
     report = json.loads(run.stdout)
     failed = {(check["check_id"], check["resource"]) for check in report["results"]["failed_checks"]}
     assert failed == set()
@@ -217,7 +217,7 @@ def test_all_containers_ask_for_the_same_model(manifests: Manifests) -> None:
 def test_the_job_tries_again_only_where_that_can_help(manifests: Manifests) -> None:
     rules = manifests.one("Job")["spec"]["podFailurePolicy"]["rules"]
     (hopeless,) = [rule["onExitCodes"] for rule in rules if "onExitCodes" in rule]
-    reasons = ("tls", "integrity", "permissions", "not_found")
+    reasons: tuple[Reason, ...] = ("tls", "integrity", "permissions", "not_found")
     assert set(hopeless["values"]) == {USAGE} | {EXIT_CODES[reason] for reason in reasons}
     assert hopeless["containerName"] == manifests.writer["name"]
     assert manifests.job["spec"]["restartPolicy"] == "Never", "a failure policy needs it"
@@ -374,7 +374,7 @@ def prometheus_rule() -> str:
         "spec": {"groups": groups},
     }
     head = "# Written by make docs out of monitoring/recording.yml and alerts.yml: change those.\n"
-    return head + yaml.safe_dump(found, sort_keys=False, width=110)
+    return head + str(yaml.safe_dump(found, sort_keys=False, width=110))
 
 
 def test_the_rules_are_those_of_monitoring() -> None:

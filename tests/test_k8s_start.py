@@ -32,7 +32,7 @@ class Node:
         for path in (self.volume, self.read_only, self.tmp):
             path.mkdir()
         subprocess.run(["mount", "--bind", self.volume, self.read_only], check=True)
-        exits.callback(subprocess.run, ["umount", "--lazy", self.read_only], check=True)
+        exits.callback(lambda: subprocess.run(["umount", "--lazy", self.read_only], check=True))
         subprocess.run(["mount", "-o", "remount,ro,bind", self.read_only], check=True)
         self.manifests = Manifests.of("single-node, private-ca")
         self.logs = folder

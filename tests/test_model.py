@@ -22,6 +22,7 @@ from transformers import (
     SiglipModel,
 )
 
+from clip_app.engines import Embeddings, Precision
 from clip_app.errors import CheckpointError, EngineUnavailable
 from clip_app.images import decode
 from clip_app.model import Model
@@ -31,14 +32,15 @@ LABELS = ["cat", "cup of coffee", "a rocket on its launch pad at night", "dog", 
 PROMPTS = [f"a photo of a {label}." for label in LABELS]
 
 
-def open_checkpoint(folder: Path, **options: object) -> Model:
-    return open_folder(folder, **options)
+def open_checkpoint(folder: Path, *, precision: Precision = "float32") -> Model:
+    return open_folder(folder, precision=precision)
 
 
 def our_logits(model: Model, photographs: dict[str, Path]) -> np.ndarray:
     images = [decode(p.read_bytes(), max_bytes=10**8, max_pixels=10**8).image for p in photographs.values()]
     pixels = np.stack([model.preprocessing(image) for image in images])
-    return model.logit_scale * model.encode_images(pixels) @ model.encode_texts(PROMPTS).T
+    logits: Embeddings = model.logit_scale * model.encode_images(pixels) @ model.encode_texts(PROMPTS).T
+    return logits
 
 
 def assert_equal_logits(ours: np.ndarray, theirs: np.ndarray) -> None:
@@ -51,7 +53,9 @@ def clip_logits(folder: Path, photographs: dict[str, Path]) -> np.ndarray:
     network = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
     processor = CLIPProcessor(CLIPImageProcessorPil.from_pretrained(folder), AutoTokenizer.from_pretrained(folder))
     images = [Image.open(path).convert("RGB") for path in photographs.values()]
-    return network(**processor(text=PROMPTS, images=images, return_tensors="pt", padding=True)).logits_per_image.numpy()
+    given = processor(text=PROMPTS, images=images, return_tensors="pt", padding=True)
+    logits: Embeddings = network(**given).logits_per_image.numpy()
+    return logits
 
 
 def test_the_bundled_checkpoint_gives_the_logits_of_transformers(bundled: Model, photographs: dict[str, Path]) -> None:

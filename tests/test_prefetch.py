@@ -21,7 +21,7 @@ from pathlib import Path
 
 import pytest
 from conftest import free_port
-from fake_hub import REVISION, Authority, FakeHub, Fault, digest
+from fake_hub import REVISION, Authority, FakeHub, Fault, digest, size
 
 from clip_app.cache import RepoCache, hash_file
 from clip_app.source import bundled_folder
@@ -365,7 +365,7 @@ def test_killed_five_times_the_volume_does_not_grow(machine: Machine) -> None:
         process.communicate()
         machine.hub.open.set()
         sizes.append(machine.used())
-    assert max(sizes) < 1.5 * len(machine.hub.files["model.safetensors"])
+    assert max(sizes) < 1.5 * size(machine.hub.files["model.safetensors"])
     code, text = machine.run(case="killed five times, then run")
     assert (code, machine.complete) == (0, True), text
     assert not list((machine.cache.folder / "blobs").glob("*.incomplete"))
@@ -451,19 +451,19 @@ def test_a_warm_start_makes_no_request_even_where_the_hub_is_gone(machine: Machi
 def test_label_embeddings_are_stored_beside_the_snapshot(machine: Machine) -> None:
     code, text = machine.run("prefetch", case="a first download, with label embeddings")
     assert code == 0, text
-    stored = list(machine.cache.own.glob("labels-*.safetensors"))
+    stored = list(machine.cache.artifacts.glob("labels-*.safetensors"))
     assert len(stored) == 1
     photo = str(bundled_folder().parent / "examples" / "coffee.jpg")
     before = {path: path.stat().st_mtime_ns for path in stored}
     code, text = machine.run("analyze", photo, "--format", "json")
     groups = json.loads(text)[0]["groups"]
     assert (code, [group["name"] for group in groups]) == (0, ["objects", "scenes", "content"])
-    assert {path: path.stat().st_mtime_ns for path in machine.cache.own.glob("*.safetensors")} == before
+    assert {path: path.stat().st_mtime_ns for path in machine.cache.artifacts.glob("*.safetensors")} == before
 
 
 def test_a_lock_that_is_held_is_waited_for_until_the_deadline_and_its_holder_named(machine: Machine) -> None:
-    machine.cache.own.mkdir(parents=True)
-    with (machine.cache.own / "prefetch.lock").open("w") as file:
+    machine.cache.artifacts.mkdir(parents=True)
+    with (machine.cache.artifacts / "prefetch.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write("process 77 on pod-a")
         file.flush()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,7 +40,7 @@ WIDE_CROP = OPENAI | {"size": {"shortest_edge": 90}, "crop_size": {"height": 120
     [(OPENAI, CLIPImageProcessorPil), (SIGLIP, SiglipImageProcessorPil), (WIDE_CROP, CLIPImageProcessorPil)],
     ids=["clip", "siglip", "crop wider than the picture"],
 )
-def test_pixels_equal_transformers_own(photographs: dict[str, Path], config: dict, reference: type) -> None:
+def test_pixels_equal_transformers_own(photographs: dict[str, Path], config: dict[str, Any], reference: type) -> None:
     ours, theirs = Preprocessing.from_config(config), reference(**config)
     for path in photographs.values():
         image = Image.open(path).convert("RGB")

@@ -27,7 +27,7 @@ def test_render_would_take_it() -> None:
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-    blueprint = copy.deepcopy(BLUEPRINT)
+    blueprint: dict[str, Any] = copy.deepcopy(BLUEPRINT)
     change(blueprint["services"][1])
     return blueprint
 

@@ -47,7 +47,8 @@ def test_own_labels_all_come_back_and_share_one_softmax(server: str, photographs
 def test_independent_labels_do_not_change_when_others_join(server: str, photographs: dict[str, Path]) -> None:
     def cat(labels: str) -> float:
         (result,) = post(server, photographs["cat"], labels=labels, independent=True).json()["results"]
-        return next(s["confidence"] for s in result["groups"][0]["labels"] if s["label"] == "cat")
+        confidence: float = next(s["confidence"] for s in result["groups"][0]["labels"] if s["label"] == "cat")
+        return confidence
 
     assert cat("cat") == pytest.approx(cat("cat, dog, pizza"), abs=1e-4)
 

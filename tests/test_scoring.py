@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from clip_app.scoring import score
@@ -8,9 +9,10 @@ from clip_app.scoring import score
 rng = np.random.default_rng(0)
 
 
-def unit(*shape: int) -> np.ndarray:
+def unit(*shape: int) -> npt.NDArray[np.float32]:
     x = rng.standard_normal(shape).astype(np.float32)
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+    rows: npt.NDArray[np.float32] = x / np.linalg.norm(x, axis=-1, keepdims=True)
+    return rows
 
 
 def test_confidences_and_no_match_are_one_softmax() -> None:

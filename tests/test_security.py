@@ -96,7 +96,7 @@ def test_a_pipe_in_the_way_does_not_hang_it(server: str, tmp_path: Path) -> None
 
 def test_a_link_out_of_the_upload_folder_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from clip_app.errors import BadOption
-    from clip_app.ui import read_upload
+    from clip_app.gradio_host import read_upload
 
     uploads = tmp_path / "uploads"
     uploads.mkdir()

@@ -70,6 +70,8 @@ def _prepare(settings: Settings, photographs: Path | None) -> None:
     """Make what the first engine that can serves from; where none is asked for by name, the next may do."""
     source, failures = find_source(settings), []
     for choice in candidates(settings):
+        if not ENGINES[choice.engine].converts:
+            return
         try:
             with errors.status("Converting the model ...") if errors.is_terminal else nullcontext():
                 made = ENGINES[choice.engine].load().prepare(source, choice.precision, photographs)

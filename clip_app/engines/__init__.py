@@ -119,7 +119,10 @@ class EngineModule(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class EngineRow:
-    """One engine: what must be installed for it, and what it can do."""
+    """One engine: what must be installed for it, and what it can do.
+
+    ``converts`` says that it serves from something that is made of the checkpoint first.
+    """
 
     name: str
     module: str
@@ -127,6 +130,7 @@ class EngineRow:
     extra: str | None
     devices: tuple[Device, ...]
     precisions: tuple[Precision, ...]
+    converts: bool
 
     @property
     def installed(self) -> bool:
@@ -149,6 +153,7 @@ ENGINES = {
             extra="openvino",
             devices=("cpu",),
             precisions=("bfloat16", "float32", "int8"),
+            converts=True,
         ),
         EngineRow(
             name="torch",
@@ -157,6 +162,7 @@ ENGINES = {
             extra=None,
             devices=("cuda", "cpu"),
             precisions=("bfloat16", "float32"),
+            converts=False,
         ),
     )
 }

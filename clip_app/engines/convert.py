@@ -42,7 +42,7 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
     agreement = None
     if variant == "int8":
         # nncf is an extra, and takes seconds to import.
-        from clip_app.engines.quantization import quantize
+        from clip_app.engines.quantization import quantize  # noqa: PLC0415
 
         agreement = quantize(target / IMAGE, preprocessing, pictures)
     names = [path.name for path in target.iterdir()]

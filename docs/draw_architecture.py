@@ -1,0 +1,84 @@
+"""Draw docs/images/architecture.png: the rooms of the house, and who imports from whom, read from the code.
+
+python docs/draw_architecture.py
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import grimp
+from matplotlib import pyplot as plt
+from matplotlib.patches import FancyBboxPatch
+
+PICTURE = Path(__file__).parent / "images" / "architecture.png"
+# Rooms from the roof to the ground; a module that is in none of them is drawn nowhere, which fails the run.
+ROOMS = {
+    "faces": ("cli", "ui", "view", "gradio_host", "rest", "doctor"),
+    "the server": ("server", "middleware", "loading", "gradio_routes", "log"),
+    "what serves": ("serving", "bank"),
+    "the way of one image": ("analyzer", "scoring", "batching", "preprocessing", "images", "observation"),
+    "model and engines": ("model", "engines", "checkpoint", "tokenizer"),
+    "the Hub and its cache": ("source", "hub", "cache", "pins", "tls"),
+    "said by all": ("options", "labels", "endpoints", "results", "status", "signatures", "telemetry"),
+    "the ground": ("settings", "errors", "machine"),
+}
+PLACES = {
+    "faces": (0.5, 7),
+    "the server": (0.16, 5.4),
+    "what serves": (0.5, 5.4),
+    "the way of one image": (0.84, 5.4),
+    "model and engines": (0.3, 3.6),
+    "the Hub and its cache": (0.72, 3.6),
+    "said by all": (0.5, 2.0),
+    "the ground": (0.5, 0.6),
+}
+
+
+def arrows() -> dict[tuple[str, str], int]:
+    """Count the imports from each room into each other."""
+    graph = grimp.build_graph("clip_app", exclude_type_checking_imports=True)
+    room_of = {module: room for room, modules in ROOMS.items() for module in modules}
+    counts: dict[tuple[str, str], int] = {}
+    for module in sorted(graph.modules):
+        for imported in graph.find_modules_directly_imported_by(module):
+            names = [name.split(".")[1] for name in (module, imported) if name.count(".")]
+            if len(names) < 2 or "__main__" in names:
+                continue
+            pair = room_of[names[0]], room_of[names[1]]
+            if pair[0] != pair[1]:
+                counts[pair] = counts.get(pair, 0) + 1
+    return counts
+
+
+def main() -> None:
+    figure, axes = plt.subplots(figsize=(11, 8), dpi=110)
+    for (start, end), count in arrows().items():
+        upward = PLACES[end][1] > PLACES[start][1]
+        style = {"arrowstyle": "-|>", "color": "#b45309" if upward else "#94a3b8", "lw": 0.6 + 0.12 * min(count, 20)}
+        axes.annotate("", PLACES[end], PLACES[start], arrowprops=style | {"shrinkA": 34, "shrinkB": 34}, zorder=1)
+    for room, (x, y) in PLACES.items():
+        names = ROOMS[room]
+        lines = [", ".join(names[i : i + 4]) for i in range(0, len(names), 4)]
+        axes.add_patch(
+            FancyBboxPatch(
+                (x - 0.14, y - 0.42),
+                0.28,
+                0.84,
+                boxstyle="round,pad=0.01",
+                mutation_aspect=9,
+                facecolor="#eef2ff",
+                edgecolor="#4f46e5",
+                zorder=2,
+            )
+        )
+        axes.text(x, y + 0.2, room, ha="center", va="center", weight="bold", size=11, zorder=3)
+        axes.text(x, y - 0.13, "\n".join(lines), ha="center", va="center", size=8, zorder=3)
+    axes.set(xlim=(0, 1), ylim=(0, 7.7))
+    axes.axis("off")
+    figure.tight_layout()
+    figure.savefig(PICTURE)
+
+
+if __name__ == "__main__":
+    main()

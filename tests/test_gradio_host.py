@@ -1,0 +1,101 @@
+"""What this app reaches for inside Gradio, a test a reach: the next minor has to pass them."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+
+from clip_app.endpoints import ENDPOINTS
+from clip_app.errors import BadOption
+from clip_app.gradio_host import CountedBlocks, end_streams, gradio, mount, read_upload
+from clip_app.gradio_routes import CLOSED, JOIN, NAMED, UPLOAD
+from clip_app.settings import load_settings
+
+CSS = Path(sys.modules["clip_app"].__file__ or "").parent / "page.css"
+
+
+@pytest.fixture(scope="module")
+def demo() -> CountedBlocks:
+    def analyze(text: str) -> str:
+        return text
+
+    demo = CountedBlocks(analytics_enabled=False)
+    demo.endpoints = {"analyze": ENDPOINTS["analyze"]}
+    with demo:
+        gradio.api(analyze, api_name="analyze")
+    return demo
+
+
+@pytest.fixture(scope="module")
+def mounted(demo: CountedBlocks) -> FastAPI:
+    return mount(FastAPI(), demo, load_settings(model="bundled"), theme=None, css=CSS)
+
+
+def test_the_lean_import_reports_nothing_and_writes_no_stub() -> None:
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert inspect.getfile(gradio.Blocks).endswith("blocks.py"), "the look-up is as it was after the import"
+
+
+def test_a_mounted_page_counts_as_launched_or_any_path_of_the_server_would_be_copied(
+    demo: CountedBlocks, mounted: FastAPI
+) -> None:
+    assert demo.has_launched
+
+
+def test_the_mounted_application_is_the_one_that_serves(demo: CountedBlocks, mounted: FastAPI) -> None:
+    assert mounted.get_blocks() is demo  # type: ignore[attr-defined]
+
+
+def test_process_api_is_what_every_call_goes_through(demo: CountedBlocks) -> None:
+    theirs = list(inspect.signature(gradio.Blocks.process_api).parameters)
+    assert theirs[:2] == ["self", "block_fn"]
+    assert "request" in theirs
+
+
+def test_functions_are_known_by_their_index(demo: CountedBlocks) -> None:
+    assert list(demo.functions.values()) == [ENDPOINTS["analyze"]]
+    assert set(demo.functions) <= set(demo.fns)
+
+
+def test_the_stop_event_ends_its_streams(mounted: FastAPI) -> None:
+    assert hasattr(mounted, "stop_event"), "without it a stop waits for every open page"
+    end_streams(mounted)
+    end_streams(None)
+
+
+def test_uploads_are_read_from_the_upload_folder_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
+    inside = tmp_path / "uploads" / "a" / "cat.png"
+    inside.parent.mkdir(parents=True)
+    inside.write_bytes(b"12345")
+    outside = tmp_path / "secret.png"
+    outside.write_bytes(b"secret")
+    assert read_upload({"path": str(inside), "orig_name": "my cat.png"}, 3) == (b"1234", "my cat.png")
+    (inside.parent / "link.png").symlink_to(outside)
+    for path in (outside, inside.parent / "link.png", inside.parent, inside.parent / "none.png"):
+        with pytest.raises(BadOption, match="not uploaded here"):
+            read_upload({"path": str(path)}, 10)
+
+
+def paths(router: Any) -> Iterator[str]:
+    """The paths of a router and of those that it includes."""
+    for route in router.routes:
+        if (included := getattr(route, "original_router", None)) is not None:
+            yield from paths(included)
+        elif hasattr(route, "path"):
+            yield route.path
+
+
+def test_the_routes_that_are_closed_counted_and_bounded_are_gradios(mounted: FastAPI) -> None:
+    known = list(paths(mounted.router))
+    switched_off = "/gradio_api/run-history"  # mount's run_history=False
+    for door in (UPLOAD, JOIN, *NAMED, *CLOSED):
+        start = door.removesuffix("http").rstrip("/")  # what follows is a value
+        assert door == switched_off or any(path.startswith(start) for path in known), door
