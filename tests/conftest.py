@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
 
+import filelock
 import httpx
 import pytest
 
@@ -31,14 +33,16 @@ os.environ.pop("HF_HUB_CACHE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CLIP_APP_THREADS", "1")
 
+from clip_app import __version__
 from clip_app.bank import LabelBank
+from clip_app.cache import RepoCache
 from clip_app.engines import Choice, Device, Precision
 from clip_app.model import Model, load_model
-from clip_app.source import Source, bundled_folder
+from clip_app.source import Source, bundled_folder, bundled_source
 
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
 NO_CUDA = "no CUDA device"
-READY_SECONDS = 60
+READY_SECONDS = 240  # only to end what hangs
 CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 
 
@@ -85,6 +89,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if wrong := set(skipped) - set(os.environ[MAY_SKIP].split("|")):
         print(f"\nskipped, and must not be here: {'; '.join(sorted(wrong))}")
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> None:
+    """Whatever the test before made of the log."""
+    log = logging.getLogger("clip_app")
+    log.disabled, log.propagate = False, True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")
@@ -144,11 +156,35 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def prepared() -> Path:
+    """Convert the bundled model and embed its labels, once for all processes of a run; where that lies."""
+    with filelock.FileLock(f"{CACHE}/prepared.lock"):
+        if not (done := Path(CACHE, "prepared")).exists():
+            command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled"]
+            subprocess.run(command, check=True, capture_output=True)
+            done.touch()
+    return bundled_source().artifacts
+
+
+def warm(home: Path, repo: str | None = None, revision: str = "") -> Path:
+    """Give a cache of its own what was made of the bundled model: for tests that are not about making it.
+
+    With ``repo``, as if it had been made of that repository's revision, which holds the same files.
+    """
+    made = prepared()
+    target = RepoCache(home / "hub", repo).artifacts if repo else home / "hub" / "clip_app" / made.name
+    shutil.copytree(made, target, dirs_exist_ok=True)
+    for path in [target / "openvino" / __version__, *target.glob(f"labels-{__version__}-*")] if repo else []:
+        path.rename(path.with_name(path.name.replace(__version__, revision)))
+    return home
+
+
 @contextmanager
 def served(
     *flags: str, env: dict[str, str] | None = None, ready: bool = True, log: Path | None = None, port: int | None = None
 ) -> Iterator[str]:
     """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
+    prepared()
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]

@@ -60,6 +60,7 @@ def test_a_lone_picture_does_not_wait_for_others() -> None:
     encoder = Encoder()
     encoder.open.set()
     batcher = MicroBatcher(encoder, max_batch_size=8)
+    assert batcher.encode(picture(5)).embedding[0] == 5
     assert encoder.sizes == [1]
     batcher.close()
 

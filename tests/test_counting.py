@@ -14,7 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import CURSED, need, served
+from conftest import CURSED, need, served, warm
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from playwright.sync_api import Page, expect, sync_playwright
@@ -262,7 +262,7 @@ def unready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server that waits for a Hub which takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0)) as hub:
         env = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}"}
-        env["HF_HOME"] = str(tmp_path_factory.mktemp("home"))
+        env["HF_HOME"] = str(warm(tmp_path_factory.mktemp("home")))
         with served(env=env, ready=False) as url:
             yield url
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port, served
+from conftest import READY_SECONDS, free_port, served, warm
 from fake_hub import REVISION, FakeHub, size
 
 from clip_app.source import bundled_folder
@@ -36,7 +36,7 @@ def analyze(photo: Path, env: dict[str, str], *flags: str) -> subprocess.Complet
 def test_the_model_is_fetched_once_and_then_needs_no_request(
     hub: FakeHub, tmp_path: Path, photographs: dict[str, Path]
 ) -> None:
-    env = environment(tmp_path, hub.endpoint)
+    env = environment(warm(tmp_path, hub.repo, REVISION), hub.endpoint)
     flags = ("--model", hub.repo, "--revision", REVISION, "--fallback", "none")
     first = analyze(photographs["cat"], env, *flags)
     assert first.returncode == 0, first.stderr
@@ -54,10 +54,10 @@ def test_the_model_is_fetched_once_and_then_needs_no_request(
 
 def test_the_page_is_up_and_tells_the_progress_while_the_model_is_fetched(hub: FakeHub, tmp_path: Path) -> None:
     hub.open.clear()
-    env = environment(tmp_path, hub.endpoint)
+    env = environment(warm(tmp_path, hub.repo, REVISION), hub.endpoint)
     with served("--model", hub.repo, "--revision", REVISION, env=env, ready=False) as url:
         assert httpx.get(url).status_code == 200
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + READY_SECONDS
         while (state := httpx.get(f"{url}/readyz")).json()["phase"] != "fetching" and time.monotonic() < deadline:
             time.sleep(0.1)
         assert state.status_code == 503
@@ -111,7 +111,7 @@ def test_a_repository_without_safetensors_is_refused(
 
 
 def test_an_unreachable_hub_lets_the_bundled_model_serve_and_says_why(tmp_path: Path) -> None:
-    env = environment(tmp_path, f"http://127.0.0.1:{free_port()}")
+    env = environment(warm(tmp_path), f"http://127.0.0.1:{free_port()}")
     with served(env=env) as url:
         state = httpx.get(f"{url}/readyz").json()
         assert state["ready"]
@@ -122,7 +122,7 @@ def test_an_unreachable_hub_lets_the_bundled_model_serve_and_says_why(tmp_path: 
 def test_without_a_fallback_it_stays_not_ready_with_the_reason(tmp_path: Path) -> None:
     env = environment(tmp_path, f"http://127.0.0.1:{free_port()}")
     with served("--fallback", "none", env=env, ready=False) as url:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + READY_SECONDS
         while (state := httpx.get(f"{url}/readyz")).json()["phase"] != "failed" and time.monotonic() < deadline:
             time.sleep(0.1)
         assert state.status_code == 503

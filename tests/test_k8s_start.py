@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import free_port, need, wait_for
+from conftest import free_port, need, wait_for, warm
 from fake_hub import REVISION, Authority, FakeHub
 from manifests import Manifests, Object
 from test_prefetch import needs_mount
@@ -31,6 +32,7 @@ class Node:
         self.volume, self.read_only, self.tmp = (folder / name for name in ("volume", "read-only", "tmp"))
         for path in (self.volume, self.read_only, self.tmp):
             path.mkdir()
+        shutil.copytree(folder / "made", self.volume, dirs_exist_ok=True)
         subprocess.run(["mount", "--bind", self.volume, self.read_only], check=True)
         exits.callback(lambda: subprocess.run(["umount", "--lazy", self.read_only], check=True))
         subprocess.run(["mount", "-o", "remount,ro,bind", self.read_only], check=True)
@@ -81,6 +83,7 @@ def hub() -> Iterator[tuple[FakeHub, Authority]]:
 @pytest.fixture
 def node(tmp_path: Path, hub: tuple[FakeHub, Authority]) -> Iterator[Node]:
     with ExitStack() as exits:
+        warm(tmp_path / "made", hub[0].repo, REVISION)
         yield Node(tmp_path, hub[0], hub[1].write(tmp_path), exits)
 
 

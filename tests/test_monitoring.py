@@ -20,7 +20,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from conftest import CURSED, free_port, need, served, wait_for
+from conftest import CURSED, free_port, need, served, wait_for, warm
 from fake_hub import REVISION, Authority, FakeHub
 from real_prometheus import MONITORING, Prometheus, hurried, prometheus
 
@@ -193,7 +193,11 @@ def test_down_and_not_ready_fire_and_clear(tmp_path: Path) -> None:
     """First nothing is there, then a server whose Hub stalls, then that Hub is gone and the fallback serves."""
     port = free_port()
     hub = socket.create_server(("127.0.0.1", 0))
-    env = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}", "HF_HOME": str(tmp_path)}
+    env = {
+        "HF_HUB_OFFLINE": "0",
+        "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}",
+        "HF_HOME": str(warm(tmp_path)),
+    }
     with ExitStack() as stack:
         stack.callback(hub.close)
         prom = stack.enter_context(prometheus(f"http://127.0.0.1:{port}", tmp_path / "run", pace=HURRY))
@@ -264,7 +268,7 @@ def test_an_unverified_download_fires_and_a_verified_start_clears(tmp_path: Path
             tmp_path / "pins.json", hub.repo, REVISION, {name: hash_file(hub.folder / name) for name in hub.files}
         )
         prom = stack.enter_context(prometheus(f"http://127.0.0.1:{port}", tmp_path / "run", pace=HURRY))
-        with served(env=env | {"HF_HOME": str(tmp_path / "home")}, port=port):
+        with served(env=env | {"HF_HOME": str(warm(tmp_path / "home", hub.repo, REVISION))}, port=port):
             prom.wait(lambda: prom.firing() == {"ClipAppTLSUnverified"})
         with served("--model", "bundled", port=port):
             prom.wait(lambda: prom.firing() == set())
