@@ -52,6 +52,7 @@ def arrows() -> dict[tuple[str, str], int]:
 
 
 def main() -> None:
+    """Draw the rooms over the arrows, those that lead upward in another colour."""
     figure, axes = plt.subplots(figsize=(11, 8), dpi=110)
     for (start, end), count in arrows().items():
         upward = PLACES[end][1] > PLACES[start][1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import open_folder, served
+from conftest import open_folder, prepared, served
 from fake_hub import REVISION, FakeHub
 from PIL import Image
 from test_model import PROMPTS, assert_equal_logits, our_logits, tiny_siglip, vit_b_32
@@ -80,6 +81,30 @@ def test_bfloat16_keeps_the_best_label(converted: Converted, photographs: dict[s
     ours, theirs = our_logits(model, photographs), our_logits(reference, photographs)
     assert (ours.argmax(1) == theirs.argmax(1)).all()
     np.testing.assert_allclose(ours, theirs, atol=0.3)
+
+
+def held_to_avx2(*flags: str) -> subprocess.CompletedProcess[str]:
+    """Analyse a photograph as on a processor without AVX-512, which may report bfloat16 all the same."""
+    command = [sys.executable, "-m", "clip_app", "analyze", str(examples_folder() / "coffee.jpg"), "--model", "bundled"]
+    env = os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    prepared()
+    return subprocess.run([*command, "--format", "json", *flags], env=env, capture_output=True, text=True)
+
+
+def test_auto_is_what_works_on_a_processor_that_only_reports_bfloat16() -> None:
+    run = held_to_avx2()
+    assert run.returncode == 0, run.stderr
+    (result,) = json.loads(run.stdout)
+    assert result["model"]["precision"] == "float32"
+    assert result["groups"][0]["labels"][0]["label"] == "cup of coffee"
+
+
+def test_bfloat16_asked_for_by_name_is_served_or_refused_with_what_to_set() -> None:
+    run = held_to_avx2("--precision", "bfloat16", "--engine", "openvino")
+    if run.returncode == 0:  # a processor that reports none: OpenVINO computes in float32, and the result says so
+        assert json.loads(run.stdout)[0]["model"]["precision"] == "float32"
+    else:
+        assert "Set CLIP_APP_PRECISION" in run.stderr
 
 
 def test_the_encoders_take_as_many_threads_as_they_are_given(converted: Converted) -> None:
