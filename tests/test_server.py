@@ -6,10 +6,14 @@ import os
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from asgi import Answer, ask
+from conftest import READY_SECONDS, prepared
 from prometheus_client import REGISTRY
+from starlette.testclient import TestClient
 
+from clip_app.errors import EncodingFailed
 from clip_app.server import create_app, remove_broken_uploads
 from clip_app.settings import load_settings
 
@@ -57,3 +61,19 @@ def test_only_old_files_that_lie_directly_in_the_folder_of_uploads_are_removed(t
             os.utime(path, (time.time() - age,) * 2)
     remove_broken_uploads(tmp_path)
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["finished.png"] * 2 + ["young"]
+
+
+def test_under_any_server_it_becomes_ready_by_its_lifespan_and_ends_with_it(photographs: dict[str, Path]) -> None:
+    prepared()
+    app = create_app(load_settings(model="bundled"))
+    with TestClient(app) as client:
+        deadline = time.monotonic() + READY_SECONDS
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        answer = client.post("/api/analyze", files={"image": photographs["coffee"].read_bytes()})
+        assert answer.json()["results"][0]["groups"][0]["labels"][0]["label"] == "cup of coffee"
+        assert "clip_app" in client.get("/").text
+    serving = app.loader.serving()
+    with pytest.raises(EncodingFailed, match="shutting down"):
+        serving.batcher.encode(np.zeros(serving.model.preprocessing.shape, np.float32))
