@@ -56,6 +56,8 @@ def status_html(status: LoadStatus, model: ModelInfo | None) -> str:
             "The model came without verified certificates; its files match their pinned hashes. Set CLIP_APP_CA_BUNDLE."
         )
         return _banner("ca-warn", "Unverified TLS.", text)
+    if not model.bundled and status.left_out:
+        return _banner("ca-busy", f"{model.engine} in {model.precision} serves.", f"Left: {' '.join(status.left_out)}")
     if not model.bundled:
         return ""
     why = f" It serves because: {status.reason}" if status.reason else ""

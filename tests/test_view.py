@@ -100,3 +100,12 @@ def test_there_is_no_banner_where_all_is_well_and_no_bar_where_nothing_is_measur
     assert status_html(LoadStatus("ready"), model()) == ""
     assert "width:" not in status_html(LoadStatus("loading"), None)
     assert "because" not in status_html(LoadStatus("ready"), model(bundled=True))
+
+
+def test_an_engine_that_was_left_is_told_with_its_reason() -> None:
+    model = ModelInfo(id="a/b", revision="1", engine="torch", precision="float32", bundled=False)
+    status = LoadStatus("ready", 1.0, left_out=("openvino in bfloat16 on cpu: It fails here.",))
+    html = status_html(status, model)
+    assert "torch in float32 serves." in html
+    assert "openvino in bfloat16 on cpu: It fails here." in html
+    assert status_html(LoadStatus("ready", 1.0), model) == ""
