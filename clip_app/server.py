@@ -48,14 +48,14 @@ DESCRIPTION = "See what is in a picture: objects, scenes and other content, with
 class LatePage:
     """Gradio's page, which takes seconds to import: the port listens before, and visitors wait."""
 
-    def __init__(self, build: Callable[[FastAPI], tuple[FastAPI, Mapping[int, Endpoint]]]) -> None:
+    def __init__(self, build: Callable[[FastAPI], tuple[Callable[[], None], Mapping[int, Endpoint]]]) -> None:
         """Take the function that mounts the page on an application, and returns what mount_ui does."""
         self.functions: dict[int, Endpoint] = {}
         self._build = build
         self._built = asyncio.Event()
         self._stopped = asyncio.Event()
         self._app: FastAPI | None = None
-        self._gradio: FastAPI | None = None
+        self._end_streams: Callable[[], None] = lambda: None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._built.wait()
@@ -67,7 +67,7 @@ class LatePage:
         """Build the page and keep what it runs in the background alive until :meth:`stop`."""
         app = FastAPI(openapi_url=None)
         try:
-            self._gradio, functions = await asyncio.to_thread(self._build, app)
+            self._end_streams, functions = await asyncio.to_thread(self._build, app)
             self.functions.update(functions)
             async with app.router.lifespan_context(app):
                 self._app = app
@@ -80,8 +80,7 @@ class LatePage:
 
     def end_streams(self) -> None:
         """End Gradio's endless streams, which would hold a stop up."""
-        if (stop := getattr(self._gradio, "stop_event", None)) is not None:
-            stop.set()
+        self._end_streams()
 
     def stop(self) -> None:
         """Let :meth:`run` end."""
@@ -157,7 +156,7 @@ def _guarded(api: ASGIApp, page: LatePage, settings: Settings) -> ASGIApp:
 
 def _mount_page(
     app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings
-) -> tuple[FastAPI, Mapping[int, Endpoint]]:
+) -> tuple[Callable[[], None], Mapping[int, Endpoint]]:
     # Gradio takes seconds: the page is built once the port listens.
     from clip_app.ui import mount_ui  # noqa: PLC0415
 

@@ -4,6 +4,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,7 @@ from clip_app import __version__, view
 from clip_app.analyzer import Analyzer
 from clip_app.endpoints import ENDPOINTS, PAGE, Endpoint
 from clip_app.errors import ClipAppError, NotReady
-from clip_app.gradio_host import CountedBlocks, mount, read_upload, shown
+from clip_app.gradio_host import CountedBlocks, end_streams, mount, read_upload, shown
 from clip_app.gradio_host import gradio as gr
 from clip_app.labels import DEFAULT_TEMPLATE
 from clip_app.loading import Loader
@@ -47,14 +48,15 @@ DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an h
 
 def mount_ui(
     app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Settings
-) -> tuple[FastAPI, Mapping[int, Endpoint]]:
+) -> tuple[Callable[[], None], Mapping[int, Endpoint]]:
     """Mount the page at / after every other route.
 
-    Returns Gradio's application, and which of its functions, by their index, analyse pictures.
+    Returns what ends Gradio's endless streams, and which of its functions, by their index, analyse pictures.
     """
     demo = Page(analyzer, loader, settings).build()
     theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"])
-    return mount(app, demo, settings, theme=theme, css=STYLE), demo.functions
+    mounted = mount(app, demo, settings, theme=theme, css=STYLE)
+    return partial(end_streams, mounted), demo.functions
 
 
 class Status(Readiness):
