@@ -65,7 +65,7 @@ build/checkov/.installed:
 LOCKED := --quiet --upgrade --generate-hashes --no-header --python-version 3.11 --python-platform linux
 
 lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's
-	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml --extra heic --extra openvino \
+	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml --extra heic \
 		--no-emit-package torch --excludes requirements/cuda.txt >/dev/null
 	@echo hatchling | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
 
@@ -78,11 +78,11 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[heic,openvino]'
+	$(BIN)/python -m pip install --quiet --editable '.[heic]'
 	@touch $@
 
 $(VENV)/.developed: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[heic,openvino]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[heic]' --group dev
 	@touch $@ $(VENV)/.installed
 
 # A peer with dependencies of its own; where it cannot be installed its rows are left out.

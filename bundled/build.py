@@ -35,6 +35,8 @@ IMAGE_SIZE = 260
 RESIZE = 292  # EfficientNet-Lite was evaluated on the central 260 of 292
 # The multiplier of cosines. Chosen, with space.py's NOTHING, for calibration on the photographs of ImageNet's classes.
 LOGIT_SCALE = 24.0
+# What the app asks by default: the groups of which the card says that they are far from guessing.
+DEFAULT_GROUPS = ["kinds", "objects"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def write_folder(folder: Path, parts: Parts, *, int8: bool) -> None:
         "model_type": "clip_app_bundled",
         "projection_dim": parts.space.dimension,
         "logit_scale": LOGIT_SCALE,
+        "default_groups": DEFAULT_GROUPS,
         "vision_file": vision,
         "text_file": text,
         "vision_config": {"image_size": IMAGE_SIZE, "num_classes": parts.space.classes},

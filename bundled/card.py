@@ -62,7 +62,7 @@ GROUPS = """
 **The app's label groups**, on those of the photographs above that show one of the labels, as far as WordNet knows
 the label as a class or a kind; the other labels are there to be confused with. What is not known so is a guess, or
 "nothing matches". `content` (activity, style, light, mood, colour) has nothing to measure it by and is near guessing.
-Only `kinds` is asked by default.
+`objects` is asked by default, beside the model's own `kinds`; `scenes` is not: what could be measured is too little.
 """
 LIMITS = """
 ## Limits

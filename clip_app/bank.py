@@ -6,7 +6,7 @@ import json
 import logging
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -96,22 +96,34 @@ class LabelBank:
         self, group: LabelGroup, progress: Callable[[float], None] = lambda share: None
     ) -> tuple[Embeddings, Embeddings]:
         """Embed a preset group and keep it for good, here and in the store, reporting the share done."""
-        with self._computing:
-            if group not in self._presets:
-                self._presets[group] = self._embed_preset(group, progress)
-            return self._presets[group]
+        for share in self.embedding(group):
+            progress(share)
+        return self._presets[group]
 
-    def _embed_preset(self, group: LabelGroup, progress: Callable[[float], None]) -> tuple[Embeddings, Embeddings]:
+    def embedding(self, group: LabelGroup) -> Iterator[float]:
+        """Embed a preset group a few labels at a time and then keep it, yielding the share done after each time.
+
+        Who asks for other labels meanwhile waits for a few only.
+        """
+        if group in self._presets:
+            return
         labels, neutral = _label_keys(group), _neutral_keys(group)
         missing = [key for key in labels + neutral if key not in self._stored]
         LABEL_CACHE.labels("hit").inc(len(labels) + len(neutral) - len(missing))
         for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            self._stored.update(zip(chunk, self._compute(chunk), strict=True))
-            progress(min(1.0, (start + CHUNK) / len(missing)))
+            self._embed_missing(missing[start : start + CHUNK])
+            yield min(1.0, (start + CHUNK) / len(missing))
         if missing and self._store:
             self._store.add({key: self._stored[key] for key in missing})
-        return np.stack([self._stored[key] for key in labels]), np.stack([self._stored[key] for key in neutral])
+        label_rows, neutral_rows = (np.stack([self._stored[key] for key in keys]) for keys in (labels, neutral))
+        self._presets[group] = label_rows, neutral_rows
+
+    def _embed_missing(self, keys: Sequence[Key]) -> None:
+        with self._computing:
+            chunk = [key for key in keys if key not in self._stored]  # another thread may be at the same group
+            LABEL_CACHE.labels("hit").inc(len(keys) - len(chunk))
+            if chunk:
+                self._stored.update(zip(chunk, self._compute(chunk), strict=True))
 
     def _again(self, group: LabelGroup) -> tuple[Embeddings, Embeddings] | None:
         """Return the group if it was asked for lately: the same labels come with every picture of a batch."""

@@ -20,11 +20,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from huggingface_hub import constants
 
 from clip_app.errors import HubError
 from clip_app.pins import DEFAULT_REVISIONS, Pin, Pins
+
+if TYPE_CHECKING:
+    from clip_app.checkpoint import Variant
 
 __all__ = [
     "LockTimeout",
@@ -109,10 +113,12 @@ class RepoCache:
         """The file that says a revision is complete."""
         return self.artifacts / f"{revision}.json"
 
-    def read_marker(self, revision: str) -> dict[str, Pin] | None:
-        """Return the files of a complete revision; None if it is not, or they are not all there."""
+    def read_marker(self, revision: str, variant: Variant = "float") -> dict[str, Pin] | None:
+        """Return the files of a revision that is complete for a variant; None where it is not or a file is gone."""
         files = self.listed(revision)
-        return files if files is not None and not self.wrong_sizes(revision, files) else None
+        if files is None or variant not in self.variants(revision) or self.wrong_sizes(revision, files):
+            return None
+        return files
 
     def listed(self, revision: str) -> dict[str, Pin] | None:
         """Return the files that the marker lists, whether they are there or not."""
@@ -121,6 +127,14 @@ class RepoCache:
             return {name: Pin(int(pin["size"]), str(pin["sha256"])) for name, pin in listed.items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+
+    def variants(self, revision: str) -> list[Variant]:
+        """Return the variants for which all was fetched that the repository has; safetensors serve every one."""
+        try:
+            found: list[Variant] = json.loads(self.marker(revision).read_text(encoding="utf-8"))["variants"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return ["float", "int8"]
+        return found
 
     def wrong_sizes(self, revision: str, files: Pins) -> list[str]:
         """Return the names of files that are missing or of another size."""
@@ -133,11 +147,21 @@ class RepoCache:
                 wrong.append(name)
         return wrong
 
-    def write_marker(self, revision: str, files: Pins) -> None:
-        """Say that a revision is complete: written beside, flushed, then moved into place."""
+    def write_marker(self, revision: str, files: Pins, variant: Variant) -> dict[str, Pin]:
+        """Say that a revision is complete, and return its files: written beside, flushed, then moved into place.
+
+        Where one variant's ONNX files were there already, both are.
+        """
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        content = {"repo": self.repo, "revision": revision, "files": {n: asdict(p) for n, p in sorted(files.items())}}
+        content: dict[str, Any] = {"repo": self.repo, "revision": revision}
+        if any(name.endswith(".onnx") for name in files):
+            before = self.listed(revision) or {}
+            whole = bool(before) and not self.wrong_sizes(revision, before)
+            files = {**(before if whole else {}), **files}
+            content["variants"] = sorted({variant, *(self.variants(revision) if whole else [])})
+        content["files"] = {name: asdict(pin) for name, pin in sorted(files.items())}
         write_atomically(self.marker(revision), (json.dumps(content, indent=2) + "\n").encode())
+        return dict(files)
 
     def read_ref(self, name: str) -> str | None:
         """Return the commit that a branch was when it was fetched."""
@@ -270,12 +294,12 @@ def candidate_revisions(repo: str, revision: str | None) -> tuple[str, ...]:
     return (revision,) if revision else DEFAULT_REVISIONS.get(repo, ("main",))
 
 
-def find_snapshot(repo: str, revision: str | None) -> Snapshot | None:
-    """Return the snapshot if its marker says complete; makes no request and writes nothing."""
+def find_snapshot(repo: str, revision: str | None, variant: Variant = "float") -> Snapshot | None:
+    """Return the snapshot if its marker says complete for a variant; makes no request and writes nothing."""
     cache = RepoCache(cache_root(), repo)
     for candidate in candidate_revisions(repo, revision):
         commit = candidate if COMMIT.fullmatch(candidate) else cache.read_ref(candidate)
-        if commit and (files := cache.read_marker(commit)) is not None:
+        if commit and (files := cache.read_marker(commit, variant)) is not None:
             return Snapshot(cache, commit, files)
     return None
 

@@ -14,6 +14,7 @@ from huggingface_hub import constants
 from pydantic import BaseModel
 
 from clip_app.cache import NO_LOCKS, cache_root, find_snapshot, hash_file
+from clip_app.checkpoint import variant_of
 from clip_app.engines import ENGINES, candidates
 from clip_app.errors import (
     EXIT_CODES,
@@ -147,7 +148,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             fix = "Correct CLIP_APP_MODEL."
             yield Finding(name="model", level="bad", text=f"there is no folder {name}", fix=fix, reason="not_found")
         return
-    snapshot = find_snapshot(name, settings.revision)
+    snapshot = find_snapshot(name, settings.revision, variant_of(settings.precision))
     if snapshot is None:
         yield Finding(
             name="model",
@@ -174,15 +175,15 @@ def _model(settings: Settings) -> Iterator[Finding]:
 
 def _engine(settings: Settings) -> Iterator[Finding]:
     try:
-        choice = candidates(settings)[0]
-    except EngineUnavailable as error:
-        yield Finding(name="engine", level="bad", text=error.message)
-        return
-    try:
         source = present_source(settings)
     except CheckpointError as error:
         yield Finding(name="model", level="bad", text=error.message, reason="not_found")
         source = None
+    try:
+        choice = candidates(settings, source)[0]
+    except EngineUnavailable as error:
+        yield Finding(name="engine", level="bad", text=error.message)
+        return
     engine = ENGINES[choice.engine].load()
     found_here = list(engine.findings(source, choice))
     for found in found_here:

@@ -8,9 +8,8 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, errors, set_client_factory, snapshot_download
@@ -32,7 +31,9 @@ from clip_app.cache import (
     git_blob_hash,
     hash_file,
 )
-from clip_app.errors import HubError, PinFileError, Reason, TLSConfigError
+from clip_app.checkpoint import choose_files, list_files, missing_files, variant_of
+from clip_app.engines import preferred_format
+from clip_app.errors import CheckpointError, HubError, PinFileError, Reason, TLSConfigError
 from clip_app.pins import BUILT_IN, Pin, Pins, read_pins
 from clip_app.settings import Settings
 from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES, TLS_VERIFIED
@@ -42,20 +43,6 @@ __all__ = ["Hub", "explain"]
 
 logger = logging.getLogger("clip_app")
 
-FILES = (
-    "config.json",
-    "model.safetensors",
-    "model-*-of-*.safetensors",
-    "model.safetensors.index.json",
-    "preprocessor_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-    "spiece.model",
-)
-REQUIRED = ("config.json", "preprocessor_config.json", "model*.safetensors")
 DEADLINE_SECONDS = 900.0
 # Without a word from the Hub when to come back. The client tries several times itself within one download.
 UNREACHABLE_TRIES = 3
@@ -65,6 +52,7 @@ LONGEST_PAUSE = 30.0
 SPARE_BYTES = 16_000_000
 
 Progress = Callable[[float], None]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,6 +75,7 @@ class Hub:
     def __init__(self, settings: Settings, *, deadline_seconds: float = DEADLINE_SECONDS) -> None:
         self._settings = settings
         self._deadline_seconds = deadline_seconds
+        self._format, self._variant = preferred_format(settings), variant_of(settings.precision)
         self._verified = True
         self._own_pins: Mapping[tuple[str, str], Pins] | None = None
 
@@ -101,7 +90,7 @@ class Hub:
         Raises:
             HubError: with the reason, and what to change.
         """
-        if (snapshot := find_snapshot(repo, revision)) is not None:
+        if (snapshot := find_snapshot(repo, revision, self._variant)) is not None:
             return snapshot
         try:
             if _is_offline():
@@ -143,7 +132,7 @@ class Hub:
         )
         cache = RepoCache(cache_root(), repo)
         with cache.lock(deadline):
-            files: Pins | None = cache.read_marker(commit)
+            files: Pins | None = cache.read_marker(commit, self._variant)
             if files is None:  # else another process was faster
                 files = self._fill(cache, commit, listing, progress, deadline)
             cache.write_ref(revision, commit)
@@ -174,8 +163,7 @@ class Hub:
                     "Something on the way changes files: try another network, or check HF_ENDPOINT.",
                 )
         cache.share()
-        cache.write_marker(commit, found)
-        return found
+        return cache.write_marker(commit, found, self._variant)
 
     def _hash(self, cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) -> tuple[dict[str, Pin], list[str]]:
         """Hash every file; return what was found, and the names that do not match pin or tree."""
@@ -199,17 +187,16 @@ class Hub:
             cache.read_ref(name) or self._pinned_commit(repo, name) for name in candidate_revisions(repo, revision)
         ]
         commit = next((commit for commit in commits if cache.snapshot(commit).is_dir()), commits[0])
-        pins = self._pins(repo, commit) or cache.listed(commit) or {}
+        pins = self._chosen(self._pins(repo, commit)) or cache.listed(commit) or {}
         missing = cache.wrong_sizes(commit, pins)
+        if cache.listed(commit) and self._variant not in cache.variants(commit):
+            missing = [f"the {self._variant} ONNX files"]
         if not missing:
             missing = [name for name, pin in pins.items() if hash_file(cache.snapshot(commit) / name) != pin]
         if pins and not missing:
             return Snapshot(cache, commit, pins)
         if not pins:
-            present = [path.name for path in cache.snapshot(commit).glob("*")]
-            missing = [n for n in REQUIRED if not any(fnmatch(p, n) for p in present)] or [
-                "the mark of a complete download"
-            ]
+            missing = missing_files(list_files(cache.snapshot(commit))) or ["the mark of a complete download"]
         raise HubError(
             "offline",
             f"HF_HUB_OFFLINE is set, and the cache lacks {', '.join(missing)} of {repo}. "
@@ -262,19 +249,26 @@ class Hub:
         commit = api.model_info(repo, revision=revision, timeout=TIMEOUT["read"]).sha or revision
         if not self._verified:  # nothing that came over this connection is believed, only the pins
             commit = self._pinned_commit(repo, revision)
-            pins = self._pins(repo, commit)
+            pins = self._chosen(self._pins(repo, commit))
             return commit, {name: _Listed(pin.size, pin.sha256, "") for name, pin in pins.items()}
         listing = {
             entry.path: _Listed(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
             for entry in api.list_repo_tree(repo, recursive=True, revision=commit)
-            if isinstance(entry, RepoFile) and any(fnmatch(entry.path, pattern) for pattern in FILES)
+            if isinstance(entry, RepoFile)
         }
-        missing = [pattern for pattern in REQUIRED if not any(fnmatch(name, pattern) for name in listing)]
-        if missing:
-            raise HubError(
-                "not_found", f"{repo} has no {', '.join(missing)} at this revision. Change CLIP_APP_REVISION."
-            )
-        return commit, listing
+        if missing := missing_files(listing):
+            text = f"{repo} has no {', '.join(missing)} at this revision. Change CLIP_APP_REVISION or CLIP_APP_MODEL."
+            raise HubError("not_found", text)
+        return commit, self._chosen(listing)
+
+    def _chosen(self, files: Mapping[str, T]) -> dict[str, T]:
+        """The files of a repository that the settings need; all of them where they are no whole checkpoint."""
+        if missing_files(files):
+            return dict(files)
+        try:
+            return {name: files[name] for name in choose_files(files, self._format, self._variant)}
+        except CheckpointError as error:
+            raise HubError("not_found", error.message) from error
 
     def _download(self, repo: str, commit: str, names: list[str], progress: Progress) -> None:
         folder = Path(

@@ -35,6 +35,7 @@ class Loader:
         self._settings = settings
         self._preload = preload
         self._serving: Serving | None = None
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self.run, name="model-loader", daemon=True)
         # Read now, so that a bad label file stops the start.
         self.groups = load_groups(preset_folder(), *([settings.labels_dir] if settings.labels_dir else []))
@@ -55,7 +56,11 @@ class Loader:
 
     def close(self) -> None:
         """Stop encoding, once what waits is answered."""
+        self._closing.set()
         if self._serving is not None:
+            # An engine that computes while the process ends takes it down.
+            if self._thread.is_alive():
+                self._thread.join()
             self._serving.batcher.close()
 
     def run(self) -> None:
@@ -85,7 +90,7 @@ class Loader:
         logger.info(
             "ready: %s at %s, %s %s, after %.1f s", info.id, info.revision, info.engine, info.precision, seconds
         )
-        serving.warm_up()
+        serving.warm_up(self._closing)
 
     def _report(self, status: LoadStatus) -> None:
         self.status = status

@@ -1,7 +1,7 @@
 """A CLIP checkpoint in memory: pixels and texts to embeddings.
 
-Any folder in the Hub's format will do, CLIP or SigLIP, whether it came from the
-Hub's cache, from a volume or from inside the package.
+Any folder in the Hub's format will do, CLIP or SigLIP or a pair of ONNX files, whether it
+came from the Hub's cache, from a volume or from inside the package.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from clip_app.checkpoint import check_folder, read_preprocessing
-from clip_app.engines import ENGINES, Choice, Embeddings, Encoders, check_installed
+from clip_app.engines import ENGINES, Choice, Embeddings, Encoders, check_installed, check_takes
 from clip_app.preprocessing import Pixels, Preprocessing
 from clip_app.results import ModelInfo
 from clip_app.source import Source
@@ -68,6 +68,7 @@ def load_model(source: Source, choice: Choice, *, threads: int | None = None) ->
     check_folder(source.folder)
     row = ENGINES[choice.engine]
     check_installed(row)
+    check_takes(row, source)
     engine = row.load()
     if not engine.is_prepared(source, choice.precision):
         engine.prepare(source, choice.precision, None)

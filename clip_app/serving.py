@@ -6,6 +6,7 @@ Everything heavy is imported from here, through the one door in :mod:`clip_app.l
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ from PIL import Image
 
 from clip_app.bank import LabelBank, LabelStore
 from clip_app.batching import MicroBatcher
+from clip_app.checkpoint import default_groups
 from clip_app.engines import ENGINES, Choice, candidates
 from clip_app.errors import CheckpointError, ClipAppError, EngineUnavailable, HubError
 from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, load_groups
@@ -32,7 +34,7 @@ Report = Callable[[LoadStatus], None]
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
-    """A model that has answered, and what goes with it."""
+    """A model that has answered, and what goes with it; ``later`` are groups to embed once it serves."""
 
     source: Source
     model: Model
@@ -40,11 +42,16 @@ class Serving:
     batcher: MicroBatcher
     groups: dict[str, LabelGroup]
     default_groups: tuple[str, ...]
+    later: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
 
-    def warm_up(self) -> None:
-        """Compile the text encoder for what comes first, so that a visitor's first labels need not wait for it."""
+    def warm_up(self, stop: threading.Event) -> None:
+        """Do what need not be done before the first answer, so that a visitor need not wait for it, until ``stop``."""
         self.model.encode_texts(DEFAULT_NEUTRAL)
+        for name in self.later:
+            for _ in self.bank.embedding(self.groups[name]):
+                if stop.is_set():
+                    return
 
 
 def make_serving(
@@ -67,7 +74,8 @@ def make_serving(
         if settings.fallback == "none" or settings.model == "bundled":
             raise
         logger.warning("the bundled demonstration model serves instead of %s: %s", settings.model, error)
-        return _serve(settings, bundled_source(reason=error.message), groups, report, preload)
+        source = bundled_source(reason=error.message)
+        return _serve(_able_to_serve(source, settings), source, groups, report, preload)
 
 
 def open_model(settings: Settings, source: Source, report: Report) -> tuple[Model, tuple[str, ...]]:
@@ -82,7 +90,7 @@ def open_model(settings: Settings, source: Source, report: Report) -> tuple[Mode
     left_out: list[str] = []
     failure: ClipAppError | None = None
     hopeless: set[str] = set()  # engines that cannot take the checkpoint, whatever the precision
-    for choice in candidates(settings):
+    for choice in candidates(settings, source):
         if choice.engine in hopeless:
             continue
         try:
@@ -99,7 +107,8 @@ def open_model(settings: Settings, source: Source, report: Report) -> tuple[Mode
                 hopeless.add(choice.engine)
             left_out.append(f"{choice}: {error.message}")
             logger.warning("%s is left, and the next is tried: %s", choice, error.message)
-    raise failure or EngineUnavailable("There is no engine. pip install 'clip-app[openvino]'.")
+    assert failure is not None  # noqa: S101  # there was a candidate
+    raise failure
 
 
 def _serve(
@@ -111,9 +120,9 @@ def _serve(
 ) -> Serving:
     model, left_out = open_model(settings, source, report)
     store = LabelStore(source.artifacts / f"labels-{source.revision}-{model.info.precision}.safetensors")
-    offered, defaults = _offered(settings, model, groups)
+    offered, defaults = _offered(settings, source, model, groups)
     bank = LabelBank(model, store=store)
-    wanted = defaults if preload is None else [name for name in preload if name in offered]
+    wanted = _at_once(source, defaults) if preload is None else [name for name in preload if name in offered]
     for i, name in enumerate(wanted):
         bank.keep(offered[name], _progress(report, "labels", start=i / len(wanted), share=1 / len(wanted)))
     report(LoadStatus("warming up"))
@@ -125,20 +134,42 @@ def _serve(
         batcher=batcher,
         groups=offered,
         default_groups=tuple(defaults),
+        later=tuple(name for name in defaults if name not in wanted) if preload is None else (),
         left_out=left_out,
     )
 
 
+def _able_to_serve(source: Source, settings: Settings) -> Settings:
+    """Leave an engine, precision or device that was asked for where it cannot serve what stands in."""
+    try:
+        candidates(settings, source)
+    except EngineUnavailable:
+        return settings.model_copy(update={"engine": "auto", "precision": "auto", "device": "auto"})
+    return settings
+
+
 def _offered(
-    settings: Settings, model: Model, groups: Mapping[str, LabelGroup]
+    settings: Settings, source: Source, model: Model, groups: Mapping[str, LabelGroup]
 ) -> tuple[dict[str, LabelGroup], list[str]]:
-    """A checkpoint that brings groups of its own is asked for those first."""
+    """The groups there are, and those that are asked by default.
+
+    A checkpoint that brings groups of its own is asked for those first, for what else its
+    config names, and for the operator's.
+    """
     brought = load_groups(model.label_folder) if model.label_folder else {}
     offered = brought | dict(groups)
     if not brought:
         return offered, list(offered)
     operators = set(load_groups(settings.labels_dir)) if settings.labels_dir else set()
-    return offered, [name for name in offered if name in brought or name in operators]
+    asked = {*brought, *default_groups(source.folder), *operators}
+    return offered, [name for name in offered if name in asked]
+
+
+def _at_once(source: Source, defaults: list[str]) -> list[str]:
+    """The groups to embed before the first answer: where the checkpoint brings some, those come afterwards that it
+    does not bring, for a model that stands in is to be there at once."""
+    brought = {path.stem for path in (source.folder / "labels").glob("*.txt")}
+    return [name for name in defaults if not brought or name in brought]
 
 
 def _progress(report: Report, phase: Phase, start: float = 0.0, share: float = 1.0) -> Callable[[float], None]:

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 PREFIX = "CLIP_APP_"
+CPU_ENGINES = ("openvino", "onnxruntime")
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 
 
@@ -40,7 +41,9 @@ class Settings(BaseSettings):
         "bundled", description="What serves where the model cannot be had: 'bundled' or 'none'."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="'auto', 'cpu' or 'cuda'.")
-    engine: Literal["auto", "torch", "openvino"] = Field("auto", description="'auto', 'torch' or 'openvino'.")
+    engine: Literal["auto", "openvino", "torch", "onnxruntime"] = Field(
+        "auto", description="'auto', 'openvino', 'torch' or 'onnxruntime'."
+    )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
         "auto", description="'auto' (bfloat16 where the CPU has it), 'float32', 'bfloat16' or 'int8'."
     )
@@ -77,17 +80,17 @@ class Settings(BaseSettings):
     @field_validator("engine")
     @classmethod
     def _installed_engine(cls, value: str, info: ValidationInfo) -> str:
-        if value == "openvino" and info.data.get("device") == "cuda":
-            raise ValueError("OpenVINO runs on the CPU here; choose CLIP_APP_DEVICE=cpu or CLIP_APP_ENGINE=torch")
-        if value == "openvino" and find_spec("openvino") is None:
-            raise ValueError("OpenVINO is not installed; pip install 'clip-app[openvino]'")
+        if value in CPU_ENGINES and info.data.get("device") == "cuda":
+            raise ValueError(f"{value} runs on the CPU here; choose CLIP_APP_DEVICE=cpu or CLIP_APP_ENGINE=torch")
+        if value in CPU_ENGINES and find_spec(value) is None:
+            raise ValueError(f"{value} is not installed; pip install 'clip-app[{value}]'")
         return value
 
     @field_validator("precision")
     @classmethod
-    def _int8_needs_openvino(cls, value: str, info: ValidationInfo) -> str:
+    def _int8_needs_a_cpu_engine(cls, value: str, info: ValidationInfo) -> str:
         torch_runs = info.data.get("engine") == "torch" or info.data.get("device") == "cuda"
-        if value == "int8" and (torch_runs or find_spec("openvino") is None):
+        if value == "int8" and (torch_runs or not any(map(find_spec, CPU_ENGINES))):
             raise ValueError("int8 needs OpenVINO on the CPU; pip install 'clip-app[openvino]', CLIP_APP_ENGINE=auto")
         return value
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clip_app import __version__
 from clip_app.cache import Snapshot, cache_root, find_snapshot
-from clip_app.checkpoint import check_folder
+from clip_app.checkpoint import Format, check_folder, formats_in, list_files, variant_of
 from clip_app.errors import CheckpointError
 from clip_app.settings import Settings
 
@@ -41,6 +41,10 @@ class Source:
     snapshot: Snapshot | None = None
     verified: bool = True
     reason: str | None = None
+
+    def offers(self, wanted: Format) -> bool:
+        """Say whether the checkpoint is there in a format."""
+        return wanted in formats_in(list_files(self.folder))
 
 
 def local_folder(model: str) -> Path | None:
@@ -112,7 +116,7 @@ def present_source(settings: Settings) -> Source | None:
         return bundled_source()
     if (folder := local_folder(settings.model)) is not None:
         return folder_source(folder)
-    snapshot = find_snapshot(settings.model, settings.revision)
+    snapshot = find_snapshot(settings.model, settings.revision, variant_of(settings.precision))
     return _hub_source(settings.model, snapshot) if snapshot is not None else None
 
 
@@ -130,8 +134,8 @@ def _hub_source(name: str, snapshot: Snapshot, *, verified: bool = True) -> Sour
 def _artifacts_folder(folder: Path) -> Path:
     """The folder of the cache for a checkpoint that does not lie in it: another one once its files change."""
     digest = hashlib.sha256(str(folder).encode())
-    for path in sorted(folder.iterdir()):
-        info = path.stat()
+    for name in list_files(folder):
+        info = (folder / name).stat()
         # Whole seconds: an image's layers keep no more of a file's time.
-        digest.update(f"{path.name} {info.st_size} {int(info.st_mtime)}".encode())
+        digest.update(f"{name} {info.st_size} {int(info.st_mtime)}".encode())
     return cache_root() / "clip_app" / f"{folder.name}-{digest.hexdigest()[:16]}"

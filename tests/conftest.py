@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -33,12 +34,13 @@ os.environ.pop("HF_HUB_CACHE", None)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CLIP_APP_THREADS", "1")
 
-from clip_app import __version__
+from checkpoint import make_checkpoint
+
 from clip_app.bank import LabelBank
 from clip_app.cache import RepoCache
 from clip_app.engines import Choice, Device, Precision
 from clip_app.model import Model, load_model
-from clip_app.source import Source, bundled_folder, bundled_source
+from clip_app.source import Source, bundled_source, folder_source
 
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
 NO_CUDA = "no CUDA device"
@@ -116,7 +118,29 @@ def photographs() -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def bundled() -> Model:
-    return open_folder(bundled_folder(), bundled=True)
+    """The model inside the package: for tests in which the labels mean something."""
+    return load_model(bundled_source(), Choice("openvino", "float32"))
+
+
+@pytest.fixture(scope="session")
+def small(small_clip: Path) -> Model:
+    """The small CLIP with random weights, on torch: for tests of the numbers."""
+    return open_folder(small_clip)
+
+
+@pytest.fixture(scope="session")
+def small_clip() -> Path:
+    return small_checkpoint()
+
+
+@functools.cache
+def small_checkpoint() -> Path:
+    """A small CLIP in transformers' format with random weights, written once for all processes of a run."""
+    folder = Path(CACHE, "small-clip")
+    with filelock.FileLock(f"{CACHE}/small-clip.lock"):
+        if not folder.exists():
+            make_checkpoint(folder.with_suffix(".part"), small=True).rename(folder)
+    return folder
 
 
 def open_folder(
@@ -125,11 +149,10 @@ def open_folder(
     engine: str = "torch",
     precision: Precision = "float32",
     device: Device = "cpu",
-    bundled: bool = False,
 ) -> Model:
     """Open a checkpoint that lies anywhere with one engine, what is made of it kept beside it."""
     artifacts = folder.parent / f"{folder.name}-artifacts"
-    source = Source(folder=folder, name="test", revision="test", artifacts=artifacts, bundled=bundled)
+    source = Source(folder=folder, name="test", revision="test", artifacts=artifacts)
     return load_model(source, Choice(engine, precision, device))
 
 
@@ -139,10 +162,10 @@ def bank(bundled: Model) -> LabelBank:
 
 
 @pytest.fixture(scope="session")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def damaged(tmp_path_factory: pytest.TempPathFactory, small_clip: Path) -> Path:
     """A checkpoint whose tokenizer knows a word more than its network: texts with that word fail."""
     folder = tmp_path_factory.mktemp("damaged") / "checkpoint"
-    shutil.copytree(bundled_folder(), folder)
+    shutil.copytree(small_clip, folder)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     last = tokenizer["added_tokens"][-1]
     tokenizer["added_tokens"].append(last | {"id": last["id"] + 1, "content": CURSED, "special": False})
@@ -157,25 +180,25 @@ def free_port() -> int:
 
 
 def prepared() -> Path:
-    """Convert the bundled model and embed its labels, once for all processes of a run; where that lies."""
+    """Convert the small CLIP and embed its labels, once for all processes of a run; where that lies."""
     with filelock.FileLock(f"{CACHE}/prepared.lock"):
         if not (done := Path(CACHE, "prepared")).exists():
-            command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled"]
+            command = [sys.executable, "-m", "clip_app", "prefetch", "--model", str(small_checkpoint())]
             subprocess.run(command, check=True, capture_output=True)
             done.touch()
-    return bundled_source().artifacts
+    return folder_source(small_checkpoint()).artifacts
 
 
 def warm(home: Path, repo: str | None = None, revision: str = "") -> Path:
-    """Give a cache of its own what was made of the bundled model: for tests that are not about making it.
+    """Give a cache of its own what was made of the small CLIP: for tests that are not about making it.
 
     With ``repo``, as if it had been made of that repository's revision, which holds the same files.
     """
     made = prepared()
     target = RepoCache(home / "hub", repo).artifacts if repo else home / "hub" / "clip_app" / made.name
     shutil.copytree(made, target, dirs_exist_ok=True)
-    for path in [target / "openvino" / __version__, *target.glob(f"labels-{__version__}-*")] if repo else []:
-        path.rename(path.with_name(path.name.replace(__version__, revision)))
+    for path in [target / "openvino" / "local", *target.glob("labels-local-*")] if repo else []:
+        path.rename(path.with_name(path.name.replace("local", revision)))
     return home
 
 
@@ -184,7 +207,6 @@ def served(
     *flags: str, env: dict[str, str] | None = None, ready: bool = True, log: Path | None = None, port: int | None = None
 ) -> Iterator[str]:
     """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
-    prepared()
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]

@@ -25,7 +25,7 @@ import trustme
 from clip_app.cache import hash_file
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-LFS_SUFFIXES = (".safetensors", ".bin")
+LFS_SUFFIXES = (".safetensors", ".bin", ".onnx", ".onnx_data")
 CHUNK = 1 << 20
 
 Content = bytes | Path
@@ -85,7 +85,11 @@ class FakeHub:
     requests: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.files: dict[str, Content] = {p.name: p.read_bytes() for p in sorted(self.folder.iterdir()) if p.is_file()}
+        self.files: dict[str, Content] = {
+            path.relative_to(self.folder).as_posix(): path.read_bytes()
+            for path in sorted(self.folder.rglob("*"))
+            if path.is_file()
+        }
         self.open = threading.Event()
         self.open.set()
         self._lock = threading.Lock()

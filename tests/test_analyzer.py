@@ -20,7 +20,7 @@ from clip_app.settings import Settings, load_settings
 
 
 def settings(**given: object) -> Settings:
-    return load_settings(**({"model": "bundled", "engine": "torch", "precision": "float32", "device": "cpu"} | given))
+    return load_settings(**({"model": "bundled", "precision": "float32", "device": "cpu"} | given))
 
 
 @pytest.fixture(scope="module")

@@ -66,13 +66,13 @@ def test_a_file_is_hashed_whole_however_long_it_is(tmp_path: Path) -> None:
 
 def test_a_revision_is_complete_once_its_marker_is_written(cache: RepoCache) -> None:
     assert cache.read_marker(REVISION) is None
-    cache.write_marker(REVISION, pins(cache))
+    cache.write_marker(REVISION, pins(cache), "float")
     assert cache.read_marker(REVISION) == pins(cache)
 
 
 def test_a_revision_whose_files_went_or_changed_their_size_is_not_complete_any_more(cache: RepoCache) -> None:
     files = pins(cache)
-    cache.write_marker(REVISION, files)
+    cache.write_marker(REVISION, files, "float")
     (cache.snapshot(REVISION) / "config.json").write_bytes(b"{ }")
     assert cache.wrong_sizes(REVISION, files) == ["config.json"]
     (cache.folder / "blobs" / "blob-of-model.safetensors").unlink()
@@ -83,7 +83,7 @@ def test_a_revision_whose_files_went_or_changed_their_size_is_not_complete_any_m
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {"a": 1}}', '{"files": {"a": {"size": 1}}}'])
 def test_a_damaged_marker_is_none(cache: RepoCache, text: str) -> None:
-    cache.write_marker(REVISION, pins(cache))
+    cache.write_marker(REVISION, pins(cache), "float")
     cache.marker(REVISION).write_text(text)
     assert cache.read_marker(REVISION) is None
 

@@ -45,7 +45,7 @@ def test_folders_are_searched_for_pictures(folder: Path) -> None:
     flat = clip_app("analyze", folder, "--format", "jsonl", "--top-k", 1)
     assert flat.returncode == 0
     assert [json.loads(line)["image"]["name"] for line in flat.stdout.splitlines()] == ["cat.png"]
-    deep = clip_app("analyze", folder, "--recursive", "--format", "csv", "--top-k", 2)
+    deep = clip_app("analyze", folder, "--recursive", "--format", "csv", "--groups", "kinds", "--top-k", 2)
     rows = list(csv.DictReader(io.StringIO(deep.stdout.decode())))
     assert [(row["image"], row["rank"]) for row in rows] == [
         ("cat.png", "1"),

@@ -13,9 +13,11 @@ from pathlib import Path
 import pytest
 
 from clip_app.cache import hash_file
-from clip_app.engines.conversion import Agreement, ConversionStore, Converted, describe_conversion, variant_of
+from clip_app.checkpoint import variant_of
+from clip_app.engines.conversion import Agreement, ConversionStore, Converted, describe_conversion
 from clip_app.errors import CheckpointError
 from clip_app.pins import Pin
+from clip_app.tokenizer import Padding
 
 HOURS = 3600
 
@@ -36,8 +38,8 @@ def complete(folder: Path) -> Converted:
         logit_scale=100.0,
         context=77,
         vocabulary=49408,
-        padding_id=1,
-        fill_context=False,
+        padding=Padding(token=1),
+        lower_case=False,
         agreement=None,
         files={path.name: hash_file(path) for path in folder.iterdir()},
     )
@@ -74,7 +76,7 @@ def test_an_empty_file_is_another_thing_than_none(converted: Converted) -> None:
     assert Converted.read(converted.folder) is None
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"files": 1}, {"agreement": {"much": 1}}, {"unheard_of": 1}])
+@pytest.mark.parametrize("change", [{"format": 1}, {"files": 1}, {"agreement": {"much": 1}}, {"unheard_of": 1}])
 def test_a_marker_of_another_form_is_none(converted: Converted, change: dict[str, object]) -> None:
     (marker,) = (path for path in converted.folder.iterdir() if path.suffix == ".json")
     content = json.loads(marker.read_text())

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from certificates import write_authority
+from conftest import small_checkpoint
 from huggingface_hub import constants
 
 from clip_app.cache import RepoCache, hash_file
@@ -22,7 +23,8 @@ from clip_app.engines.conversion import Agreement, Converted
 from clip_app.engines.openvino import conversions
 from clip_app.machine import available_cpus
 from clip_app.settings import load_settings
-from clip_app.source import bundled_folder, bundled_source
+from clip_app.source import bundled_folder, folder_source
+from clip_app.tokenizer import Padding
 
 REPO, REVISION = "acme/tiny-clip", "0123456789abcdef0123456789abcdef01234567"
 
@@ -36,7 +38,12 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def look(name: str | None = None, environ: dict[str, str] | None = None, **given: object) -> list[Finding]:
     """Examine, and return the findings of a name; OpenVINO and float32, which any CPU has."""
-    chosen = {"model": "bundled", "engine": "openvino", "precision": "float32", "tls_roots": "certifi"} | given
+    chosen = {
+        "model": str(small_checkpoint()),
+        "engine": "openvino",
+        "precision": "float32",
+        "tls_roots": "certifi",
+    } | given
     findings = examine(load_settings(**chosen), environ or {})
     return [finding for finding in findings if name in (None, finding.name)]
 
@@ -166,9 +173,9 @@ def test_a_folder_is_a_model_and_one_that_is_not_there_is_bad(tmp_path: Path) ->
 def cache(root: Path) -> RepoCache:
     """A model of the Hub that is complete."""
     cache = RepoCache(root, REPO)
-    shutil.copytree(bundled_folder(), cache.snapshot(REVISION))
+    shutil.copytree(small_checkpoint(), cache.snapshot(REVISION))
     files = [path for path in cache.snapshot(REVISION).iterdir() if path.is_file()]
-    cache.write_marker(REVISION, {path.name: hash_file(path) for path in files})
+    cache.write_marker(REVISION, {path.name: hash_file(path) for path in files}, "float")
     return cache
 
 
@@ -200,8 +207,8 @@ def test_a_model_that_is_not_in_the_cache_is_bad() -> None:
 
 @pytest.fixture
 def converted() -> Converted:
-    """The bundled model as if it were converted."""
-    folder = conversions(bundled_source()).folder / "float"
+    """The small CLIP as if it were converted."""
+    folder = conversions(folder_source(small_checkpoint())).folder / "float"
     folder.mkdir(parents=True)
     (folder / "image.bin").write_bytes(b"weights")
     made = Converted(
@@ -210,8 +217,8 @@ def converted() -> Converted:
         logit_scale=100.0,
         context=77,
         vocabulary=49408,
-        padding_id=1,
-        fill_context=False,
+        padding=Padding(token=1),
+        lower_case=False,
         agreement=Agreement(8, 0.999, 0.99),
         files={"image.bin": hash_file(folder / "image.bin")},
     )
@@ -254,6 +261,15 @@ def test_more_threads_than_processors_are_told() -> None:
         (finding,) = look("threads", threads=threads)
         assert finding.level == level
         assert finding.text.startswith(f"{allowed if threads == 'auto' else threads} for {allowed} CPUs")
+
+
+def test_a_pair_of_onnx_files_needs_no_conversion_and_its_files_are_named() -> None:
+    for engine in ("openvino", "onnxruntime"):
+        first, files = look("engine", model="bundled", engine=engine)
+        assert first.text.startswith(f"{engine} ")
+        assert (files.level, "onnx/vision_model_quantized.onnx" in files.text) == ("ok", True)
+    (finding,) = look("engine", model="bundled", engine="torch")
+    assert (finding.level, "Set CLIP_APP_ENGINE=auto" in finding.text) == ("bad", True)
 
 
 def test_torch_is_told_that_openvino_would_be_faster_only_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ def test_analyze_returns_the_result(client: Client, photographs: dict[str, Path]
     result = client.predict(handle_file(photographs["cat"]), api_name="/analyze")
     assert set(result) == {"model", "image", "groups", "timings_ms"}
     assert result["image"] == {"name": "chelsea.png", "width": 451, "height": 300}
-    assert [group["name"] for group in result["groups"]] == ["kinds"]
+    assert [group["name"] for group in result["groups"]] == ["kinds", "objects"]
     assert len(result["groups"][0]["labels"]) == 5
 
 

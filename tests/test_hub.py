@@ -12,15 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import READY_SECONDS, free_port, served, warm
+from conftest import READY_SECONDS, free_port, served, small_checkpoint, warm
 from fake_hub import REVISION, FakeHub, size
-
-from clip_app.source import bundled_folder
 
 
 @pytest.fixture
 def hub() -> Iterator[FakeHub]:
-    with FakeHub(bundled_folder()).running() as hub:
+    with FakeHub(small_checkpoint()).running() as hub:
         yield hub
 
 
@@ -111,7 +109,7 @@ def test_a_repository_without_safetensors_is_refused(
 
 
 def test_an_unreachable_hub_lets_the_bundled_model_serve_and_says_why(tmp_path: Path) -> None:
-    env = environment(warm(tmp_path), f"http://127.0.0.1:{free_port()}")
+    env = environment(tmp_path, f"http://127.0.0.1:{free_port()}")
     with served(env=env) as url:
         state = httpx.get(f"{url}/readyz").json()
         assert state["ready"]
@@ -131,8 +129,8 @@ def test_without_a_fallback_it_stays_not_ready_with_the_reason(tmp_path: Path) -
 
 
 def test_a_local_folder_is_a_model_and_a_missing_one_is_named(photographs: dict[str, Path], tmp_path: Path) -> None:
-    run = analyze(photographs["cat"], {}, "--model", str(bundled_folder()), "--fallback", "none")
-    assert json.loads(run.stdout)[0]["model"]["id"] == "bundled"
+    run = analyze(photographs["cat"], {}, "--model", str(small_checkpoint()), "--fallback", "none")
+    assert json.loads(run.stdout)[0]["model"]["id"] == "small-clip"
     assert json.loads(run.stdout)[0]["model"]["revision"] == "local"
     run = analyze(photographs["cat"], {}, "--model", str(tmp_path / "none"), "--fallback", "none")
     assert run.returncode == 1

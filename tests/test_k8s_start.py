@@ -15,12 +15,10 @@ from typing import Any
 
 import httpx
 import pytest
-from conftest import free_port, need, wait_for, warm
+from conftest import free_port, need, small_checkpoint, wait_for, warm
 from fake_hub import REVISION, Authority, FakeHub
 from manifests import Manifests, Object
 from test_prefetch import needs_mount
-
-from clip_app.source import bundled_folder
 
 pytestmark = [need("kubectl"), needs_mount]
 
@@ -76,7 +74,7 @@ def end(process: subprocess.Popen[Any]) -> None:
 @pytest.fixture
 def hub() -> Iterator[tuple[FakeHub, Authority]]:
     authority = Authority()
-    with FakeHub(bundled_folder(), tls=authority.context()).running() as hub:
+    with FakeHub(small_checkpoint(), tls=authority.context()).running() as hub:
         yield hub, authority
 
 

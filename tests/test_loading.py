@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import small_checkpoint
 from huggingface_hub import constants
 from prometheus_client import REGISTRY
 from safetensors.numpy import load_file, save_file
@@ -16,12 +17,11 @@ from safetensors.numpy import load_file, save_file
 from clip_app.errors import EncodingFailed, LabelFileError, NotReady
 from clip_app.loading import Loader
 from clip_app.settings import Settings, load_settings
-from clip_app.source import bundled_folder
 from clip_app.status import LoadStatus, describe
 
 
 def settings(**given: object) -> Settings:
-    return load_settings(**({"model": "bundled", "engine": "torch", "precision": "float32", "device": "cpu"} | given))
+    return load_settings(**({"model": "bundled", "precision": "float32", "device": "cpu"} | given))
 
 
 def ready() -> float | None:
@@ -72,12 +72,12 @@ def test_a_loaded_model_has_answered_and_says_so(loader: Loader) -> None:
     assert loader.status == LoadStatus("ready", 1.0, None, verified=True)
     serving = loader.serving()
     info = serving.model.info
-    assert (info.id, info.bundled, info.engine, info.precision) == ("bundled", True, "torch", "float32")
+    assert (info.id, info.bundled, info.engine, info.precision) == ("bundled", True, "openvino", "int8")
     assert {"kinds", "birds", "objects", "scenes", "content"} == set(serving.groups)
 
 
 def test_the_groups_asked_for_first_are_the_checkpoints_and_the_operators(loader: Loader) -> None:
-    assert sorted(loader.serving().default_groups) == ["birds", "kinds"]
+    assert sorted(loader.serving().default_groups) == ["birds", "kinds", "objects"]
 
 
 def test_what_was_embedded_before_readiness_is_only_what_was_asked_for(loader: Loader) -> None:
@@ -141,6 +141,16 @@ def test_with_one_the_bundled_model_serves_and_says_why(tmp_path: Path, caplog: 
     assert ready() == 1
 
 
+@pytest.mark.parametrize("given", [{"engine": "torch"}, {"engine": "torch", "precision": "bfloat16"}])
+def test_it_serves_with_an_engine_that_can_whichever_was_asked_for(tmp_path: Path, given: dict[str, str]) -> None:
+    loader = Loader(settings(model=str(tmp_path / "none"), **given), preload=[])
+    loader.run()
+    assert loader.serving().model.info.engine == "openvino"
+    alone = Loader(settings(engine="torch"), preload=[])
+    alone.run()
+    assert "Set CLIP_APP_ENGINE=auto" in str(alone.status.reason), "but not where it is asked for itself"
+
+
 @pytest.fixture
 def _no_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cache without a conversion, and a process that cannot make one."""
@@ -153,7 +163,7 @@ def _no_conversion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_no_conversion")
 def test_torch_serves_where_the_model_cannot_be_converted(caplog: pytest.LogCaptureFixture) -> None:
-    loader = Loader(settings(engine="auto"), preload=[])
+    loader = Loader(settings(model=str(small_checkpoint())), preload=[])
     loader.run()
     assert loader.status.ready
     assert loader.serving().model.info.engine == "torch"
@@ -166,18 +176,18 @@ def test_torch_serves_where_the_model_cannot_be_converted(caplog: pytest.LogCapt
 @pytest.mark.usefixtures("_no_conversion")
 @pytest.mark.parametrize("given", [{"engine": "openvino"}, {"engine": "auto", "precision": "int8"}])
 def test_but_not_where_openvino_or_int8_is_asked_for(given: dict[str, str]) -> None:
-    loader = Loader(settings(**given), preload=[])
+    loader = Loader(settings(model=str(small_checkpoint()), fallback="none", **given), preload=[])
     loader.run()
     assert loader.status.phase == "failed"
     assert "cannot be converted" in str(loader.status.reason)
 
 
 def test_a_model_that_answers_nonsense_is_never_ready(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    folder = Path(shutil.copytree(bundled_folder(), tmp_path / "checkpoint"))
+    folder = Path(shutil.copytree(small_checkpoint(), tmp_path / "checkpoint"))
     weights = load_file(folder / "model.safetensors")
     weights["visual_projection.weight"] *= 0
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    loader = Loader(settings(model=str(folder)), preload=[])
+    loader = Loader(settings(model=str(folder), engine="torch"), preload=[])
     with caplog.at_level(logging.ERROR):
         loader.run()
     assert loader.status.phase == "failed"

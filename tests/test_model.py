@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import open_folder
+from checkpoint import make_checkpoint, write_tokenizer
+from conftest import open_folder, small_checkpoint
 from PIL import Image
 from transformers import (
     AutoTokenizer,
-    CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
     CLIPProcessor,
@@ -26,7 +26,6 @@ from clip_app.engines import Embeddings, Precision
 from clip_app.errors import CheckpointError, EngineUnavailable
 from clip_app.images import decode
 from clip_app.model import Model
-from clip_app.source import bundled_folder
 
 LABELS = ["cat", "cup of coffee", "a rocket on its launch pad at night", "dog", "flower", "an astronaut, smiling"]
 PROMPTS = [f"a photo of a {label}." for label in LABELS]
@@ -58,45 +57,35 @@ def clip_logits(folder: Path, photographs: dict[str, Path]) -> np.ndarray:
     return logits
 
 
-def test_the_bundled_checkpoint_gives_the_logits_of_transformers(bundled: Model, photographs: dict[str, Path]) -> None:
-    assert_equal_logits(our_logits(bundled, photographs), clip_logits(bundled_folder(), photographs))
-
-
-def vit_b_32(folder: Path) -> Path:
-    """A checkpoint of ViT-B/32's shape with random weights and the bundled tokenizer."""
-    torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(bundled_folder())
-    special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
-    CLIPModel(CLIPConfig(text_config=special)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    CLIPImageProcessorPil().save_pretrained(folder)
-    return folder
+def test_a_small_clip_gives_the_logits_of_transformers(
+    small: Model, small_clip: Path, photographs: dict[str, Path]
+) -> None:
+    assert_equal_logits(our_logits(small, photographs), clip_logits(small_clip, photographs))
 
 
 def test_the_real_vit_b_32_shape_gives_the_logits_of_transformers(tmp_path: Path, photographs: dict[str, Path]) -> None:
-    folder = vit_b_32(tmp_path)
+    folder = make_checkpoint(tmp_path)
     assert_equal_logits(our_logits(open_checkpoint(folder), photographs), clip_logits(folder, photographs))
 
 
-def test_bfloat16_agrees_closely_with_float32(bundled: Model, photographs: dict[str, Path]) -> None:
-    half = open_checkpoint(bundled_folder(), precision="bfloat16")
+def test_bfloat16_agrees_closely_with_float32(small: Model, photographs: dict[str, Path]) -> None:
+    half = open_checkpoint(small_checkpoint(), precision="bfloat16")
     assert half.info.precision == "bfloat16"
     image = Image.open(photographs["cat"]).convert("RGB")
-    pixels = bundled.preprocessing(image)[None]
-    assert float(half.encode_images(pixels)[0] @ bundled.encode_images(pixels)[0]) > 0.99
+    pixels = small.preprocessing(image)[None]
+    assert float(half.encode_images(pixels)[0] @ small.encode_images(pixels)[0]) > 0.99
 
 
 def tiny_siglip(folder: Path) -> Path:
-    """A SigLIP of two layers with random weights and the bundled tokenizer."""
+    """A SigLIP of two layers with random weights."""
     torch.manual_seed(0)
-    tokenizer = AutoTokenizer.from_pretrained(bundled_folder())
+    tokenizer = write_tokenizer(folder)
     small = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = SiglipConfig(
         text_config=small | {"vocab_size": len(tokenizer), "max_position_embeddings": 24, "pad_token_id": 1},
         vision_config=small | {"image_size": 32, "patch_size": 8},
     )
     SiglipModel(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 
@@ -114,21 +103,21 @@ def test_a_siglip_checkpoint_works_too(tmp_path: Path, photographs: dict[str, Pa
     assert_equal_logits(our_logits(open_checkpoint(folder), photographs) + network.logit_bias.item(), theirs)
 
 
-def test_embeddings_are_unit_and_keep_the_order_of_texts(bundled: Model) -> None:
+def test_embeddings_are_unit_and_keep_the_order_of_texts(small: Model) -> None:
     texts = [f"a photo of a {'very ' * (i % 5)}thing number {i}." for i in range(150)]
-    together = bundled.encode_texts(texts)
+    together = small.encode_texts(texts)
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)
-    one_by_one = np.concatenate([bundled.encode_texts([text]) for text in texts[::30]])
+    one_by_one = np.concatenate([small.encode_texts([text]) for text in texts[::30]])
     np.testing.assert_allclose(together[::30], one_by_one, atol=1e-5)
 
 
-def test_a_text_longer_than_the_context_is_cut(bundled: Model) -> None:
-    assert bundled.encode_texts(["word " * 500]).shape[0] == 1
+def test_a_text_longer_than_the_context_is_cut(small: Model) -> None:
+    assert small.encode_texts(["word " * 500]).shape[0] == 1
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundled_folder(), tmp_path / "copy"))
+    return Path(shutil.copytree(small_checkpoint(), tmp_path / "copy"))
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "preprocessor_config.json"])
@@ -161,4 +150,4 @@ def test_pickled_weights_are_never_loaded(copy: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 def test_asking_for_cuda_without_one_names_the_setting() -> None:
     with pytest.raises(EngineUnavailable, match="CLIP_APP_DEVICE"):
-        open_folder(bundled_folder(), device="cuda")
+        open_folder(small_checkpoint(), device="cuda")

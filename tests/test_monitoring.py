@@ -20,13 +20,12 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
-from conftest import CURSED, free_port, need, served, wait_for, warm
+from conftest import CURSED, free_port, need, served, small_checkpoint, wait_for, warm
 from fake_hub import REVISION, Authority, FakeHub
 from real_prometheus import MONITORING, Prometheus, hurried, prometheus
 
 from clip_app.cache import hash_file
 from clip_app.pins import write_pins
-from clip_app.source import bundled_folder
 from clip_app.telemetry import ANALYSIS_DURATION
 
 pytestmark = [need("prometheus"), need("promtool")]
@@ -196,7 +195,7 @@ def test_down_and_not_ready_fire_and_clear(tmp_path: Path) -> None:
     env = {
         "HF_HUB_OFFLINE": "0",
         "HF_ENDPOINT": f"http://127.0.0.1:{hub.getsockname()[1]}",
-        "HF_HOME": str(warm(tmp_path)),
+        "HF_HOME": str(tmp_path),
     }
     with ExitStack() as stack:
         stack.callback(hub.close)
@@ -260,7 +259,7 @@ def test_an_unverified_download_fires_and_a_verified_start_clears(tmp_path: Path
     port = free_port()
     authority = Authority()
     with ExitStack() as stack:
-        hub = stack.enter_context(FakeHub(bundled_folder(), tls=authority.context()).running())
+        hub = stack.enter_context(FakeHub(small_checkpoint(), tls=authority.context()).running())
         env = {"HF_HUB_OFFLINE": "0", "HF_ENDPOINT": hub.endpoint, "NO_PROXY": "localhost,127.0.0.1"}
         env |= {"CLIP_APP_MODEL": hub.repo, "CLIP_APP_REVISION": REVISION}
         env |= {"CLIP_APP_TLS_VERIFY": "false", "CLIP_APP_PINS": str(tmp_path / "pins.json")}

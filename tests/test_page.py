@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import free_port, need, served, warm
+from conftest import free_port, need, served
 from gradio_client import Client, handle_file
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
@@ -61,7 +61,7 @@ def test_a_photograph_shows_its_bars_and_all_four_faces_agree(
     from_page = shown(page, "kinds")
     assert len(from_page) == 5
     widths = [bar.get_attribute("style") or "" for bar in page.locator(".ca-row .ca-fill").all()]
-    assert len(widths) == 6
+    assert len(widths) == 12, "five of each group, and none of these"
     assert all("width:" in width for width in widths)
     expect(page.locator(".ca-foot")).to_contain_text("encode")
     page.screenshot(path=tmp_path / "page.png")
@@ -117,7 +117,7 @@ def test_a_file_that_is_no_picture_is_explained_and_the_next_one_works(
 
 
 def test_the_fallback_is_unmissable_and_names_the_reason(page: Page, tmp_path: Path) -> None:
-    env = {"HF_HOME": str(warm(tmp_path)), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
+    env = {"HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "0", "HF_ENDPOINT": f"http://127.0.0.1:{free_port()}"}
     with served(env=env, ready=False) as url:
         page.goto(url)
         banner = page.locator(".ca-warn")

@@ -20,11 +20,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from conftest import free_port
+from checkpoint import export_pair
+from conftest import free_port, small_checkpoint
 from fake_hub import REVISION, Authority, FakeHub, Fault, digest, size
 
 from clip_app.cache import RepoCache, hash_file
-from clip_app.source import bundled_folder
+from clip_app.source import examples_folder
 
 TABLE: dict[str, tuple[int, str]] = {}
 DOCS = Path(__file__).parent.parent / "docs" / "tls-and-cache.md"
@@ -38,7 +39,7 @@ def authority() -> Authority:
 
 @pytest.fixture
 def hub(authority: Authority) -> Iterator[FakeHub]:
-    with FakeHub(bundled_folder(), tls=authority.context()).running() as hub:
+    with FakeHub(small_checkpoint(), tls=authority.context()).running() as hub:
         yield hub
 
 
@@ -137,7 +138,7 @@ def test_a_ca_file_that_is_missing_or_garbage_is_named(machine: Machine, tmp_pat
 def test_a_certificate_that_is_wrong_is_told_apart(
     tmp_path: Path, authority: Authority, ca: Path, case: str, names: tuple[str, ...], expired: bool, says: str
 ) -> None:
-    with FakeHub(bundled_folder(), tls=authority.context(*names, expired=expired)).running() as hub:
+    with FakeHub(small_checkpoint(), tls=authority.context(*names, expired=expired)).running() as hub:
         code, text = Machine(tmp_path / "home", hub, ca).run(case=case)
     assert code == 10
     assert says in text
@@ -299,7 +300,7 @@ needs_mount = pytest.mark.skipif(not can_mount(), reason="mounting needs root")
 
 @needs_mount
 def test_a_disk_that_is_too_small_is_13_before_the_first_byte(machine: Machine) -> None:
-    assert mount_tmpfs(machine.home, 20)
+    assert mount_tmpfs(machine.home, 16)
     try:
         code, text = machine.run(case="disk too small")
         assert code == 13
@@ -338,9 +339,7 @@ def test_a_read_only_cache_serves_when_complete_and_says_so_when_not(machine: Ma
         subprocess.run(["mount", "-o", "remount,ro,bind", home], check=True)
     try:
         machine.hub.requests.clear()
-        code, text = machine.run(
-            "analyze", str(bundled_folder().parent / "examples" / "coffee.jpg"), "--format", "json"
-        )
+        code, text = machine.run("analyze", str(examples_folder() / "coffee.jpg"), "--format", "json")
         assert code == 0, text
         assert machine.hub.requests == []
         code, text = empty.run(case="read-only cache, empty")
@@ -416,7 +415,7 @@ def test_a_group_writable_cache_stays_so(machine: Machine) -> None:
 def test_offline_with_a_complete_a_partial_and_an_empty_cache(machine: Machine) -> None:
     code, text = machine.run(case="offline, empty cache", HF_HUB_OFFLINE="1")
     assert code == 16
-    assert "model*.safetensors" in text
+    assert "model.safetensors" in text
     assert machine.run()[0] == 0
     machine.hub.requests.clear()
     code, text = machine.run(case="offline, complete cache", HF_HUB_OFFLINE="1")
@@ -448,12 +447,83 @@ def test_a_warm_start_makes_no_request_even_where_the_hub_is_gone(machine: Machi
     assert code == 0, text
 
 
+# A repository of ONNX files: many exports, of which one is served.
+
+
+@pytest.fixture
+def onnx(authority: Authority, tmp_path: Path, small_clip: Path, ca: Path) -> Iterator[Machine]:
+    folder = export_pair(small_clip, tmp_path / "onnx-repository", ending="_quantized")
+    export_pair(small_clip, folder)
+    for path in list((folder / "onnx").glob("*_model.onnx")):
+        shutil.copy(path, path.with_name(path.name.replace("_model", "_model_q4")))
+    (folder / "onnx" / "model.onnx").write_bytes(b"a joint one")
+    with FakeHub(folder, tls=authority.context()).running() as hub:
+        machine = Machine(tmp_path / "home", hub, ca)
+        machine.env["CLIP_APP_ENGINE"] = "auto"
+        yield machine
+
+
+def in_the_cache(machine: Machine) -> set[str]:
+    return {path.name for path in machine.cache.snapshot(REVISION).rglob("*.onnx")}
+
+
+def test_of_a_pair_of_onnx_files_only_what_serves_is_fetched_and_verified(onnx: Machine) -> None:
+    assert onnx.run()[0] == 0
+    assert in_the_cache(onnx) == {"vision_model.onnx", "text_model.onnx"}
+    onnx.hub.requests.clear()
+    photo = str(examples_folder() / "coffee.jpg")
+    code, text = onnx.run("analyze", photo, "--labels", "a,b", "--format", "json")
+    assert (code, onnx.hub.requests) == (0, []), text
+    assert json.loads(text)[0]["model"]["engine"] == "openvino"
+    code, text = onnx.run("analyze", photo, "--labels", "a,b", "--format", "json", CLIP_APP_ENGINE="onnxruntime")
+    assert json.loads(text)[0]["model"]["engine"] == "onnxruntime", text
+
+
+def test_another_precision_is_fetched_beside_the_first_once(onnx: Machine) -> None:
+    assert onnx.run()[0] == 0
+    code, text = onnx.run(CLIP_APP_PRECISION="int8", HF_HUB_OFFLINE="1")
+    assert code == 16, text
+    assert onnx.run(CLIP_APP_PRECISION="int8")[0] == 0
+    both = {f"{side}_model{ending}.onnx" for side in ("vision", "text") for ending in ("", "_quantized")}
+    assert in_the_cache(onnx) == both
+    onnx.hub.requests.clear()
+    for precision in ("int8", "float32"):
+        assert onnx.run(CLIP_APP_PRECISION=precision)[0] == 0
+    assert onnx.hub.requests == []
+
+
+def test_an_onnx_file_that_was_changed_on_the_way_is_refused(onnx: Machine) -> None:
+    onnx.hub.faults.append(Fault("/cdn/", "flip", times=9))
+    code, text = onnx.run(case="an ONNX file with other bytes than the Hub lists")
+    assert code == 12, text
+    assert ".onnx" in text
+
+
+def test_pins_hold_for_onnx_files_too(onnx: Machine, tmp_path: Path) -> None:
+    pins = tmp_path / "pins.json"
+    assert onnx.run("prefetch", "--no-labels", "--write-pins", str(pins))[0] == 0
+    shutil.rmtree(onnx.home)
+    del onnx.env["CLIP_APP_CA_BUNDLE"]
+    code, text = onnx.run(CLIP_APP_TLS_VERIFY="false", CLIP_APP_PINS=str(pins))
+    assert (code, "NOT verified" in text) == (0, True), text
+    assert in_the_cache(onnx) == {"vision_model.onnx", "text_model.onnx"}
+
+
+def test_a_joint_file_alone_is_refused_with_the_names_of_what_is_needed(onnx: Machine) -> None:
+    for name in [name for name in onnx.hub.files if name.startswith("onnx/") and name != "onnx/model.onnx"]:
+        del onnx.hub.files[name]
+    code, text = onnx.run(case="a repository with a joint ONNX file alone")
+    assert code == 15
+    assert "onnx/vision_model.onnx and onnx/text_model.onnx" in text
+    assert "CLIP_APP_MODEL" in text
+
+
 def test_label_embeddings_are_stored_beside_the_snapshot(machine: Machine) -> None:
     code, text = machine.run("prefetch", case="a first download, with label embeddings")
     assert code == 0, text
     stored = list(machine.cache.artifacts.glob("labels-*.safetensors"))
     assert len(stored) == 1
-    photo = str(bundled_folder().parent / "examples" / "coffee.jpg")
+    photo = str(examples_folder() / "coffee.jpg")
     before = {path: path.stat().st_mtime_ns for path in stored}
     code, text = machine.run("analyze", photo, "--format", "json")
     groups = json.loads(text)[0]["groups"]
@@ -516,7 +586,7 @@ def test_the_token_goes_to_the_hub_alone(machine: Machine, authority: Authority,
     sent = {(r.origin, "authorization" in r.headers) for r in machine.hub.requests}
     assert ("hub", True) in sent
     assert ("cdn", True) not in sent
-    with FakeHub(bundled_folder()).running() as clear:
+    with FakeHub(small_checkpoint()).running() as clear:
         assert Machine(tmp_path / "clear", clear, None).run(HF_TOKEN="hf_secret")[0] == 0
         assert not any("authorization" in request.headers for request in clear.requests)
 

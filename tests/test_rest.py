@@ -28,8 +28,8 @@ def test_a_result_follows_the_contract(server: str, photographs: dict[str, Path]
     assert set(result["model"]) == {"id", "revision", "engine", "precision", "bundled"}
     assert result["model"]["bundled"] is True
     assert result["image"] == {"name": "chelsea.png", "width": 451, "height": 300}
-    (group,) = result["groups"]
-    assert (group["name"], len(group["labels"])) == ("kinds", 3)
+    group, other = result["groups"]
+    assert (group["name"], other["name"], len(group["labels"])) == ("kinds", "objects", 3)
     confidences = [label["confidence"] for label in group["labels"]]
     assert confidences == sorted(confidences, reverse=True)
     assert sum(confidences) + group["no_match"] <= 1
@@ -187,7 +187,7 @@ def test_an_operators_groups_are_asked_by_default(photographs: dict[str, Path], 
     (tmp_path / "pets.txt").write_text("title: Pets\ncat\ndog\n")
     with served("--model", "bundled", "--labels-dir", str(tmp_path)) as url:
         (result,) = post(url, photographs["cat"]).json()["results"]
-        assert [group["name"] for group in result["groups"]] == ["kinds", "pets"]
+        assert [group["name"] for group in result["groups"]] == ["kinds", "objects", "pets"]
 
 
 def test_a_stop_does_not_wait_for_an_open_page(tmp_path: Path) -> None:

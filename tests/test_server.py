@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from asgi import Answer, ask
-from conftest import READY_SECONDS, prepared
+from conftest import READY_SECONDS
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
@@ -64,7 +64,6 @@ def test_only_old_files_that_lie_directly_in_the_folder_of_uploads_are_removed(t
 
 
 def test_under_any_server_it_becomes_ready_by_its_lifespan_and_ends_with_it(photographs: dict[str, Path]) -> None:
-    prepared()
     app = create_app(load_settings(model="bundled"))
     with TestClient(app) as client:
         deadline = time.monotonic() + READY_SECONDS

@@ -75,7 +75,7 @@ def test_a_misspelt_variable_is_found_with_the_nearest_name() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"engine": "openvino", "device": "cuda"}, "CLIP_APP_ENGINE=openvino: openVINO runs on the CPU here"),
+        ({"engine": "openvino", "device": "cuda"}, "CLIP_APP_ENGINE=openvino: openvino runs on the CPU here"),
         ({"precision": "int8", "engine": "torch"}, "CLIP_APP_PRECISION=int8: int8 needs OpenVINO"),
         ({"precision": "int8", "device": "cuda"}, "CLIP_APP_PRECISION=int8: int8 needs OpenVINO"),
     ],
@@ -169,8 +169,12 @@ def test_settings_that_do_go_together_are_taken() -> None:
 
 def test_what_is_not_installed_cannot_be_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)
-    for given in ({"engine": "openvino"}, {"precision": "int8"}):
-        with pytest.raises(SettingsError, match=r"pip install 'clip-app\[openvino\]'"):
+    with pytest.raises(SettingsError, match=r"pip install 'clip-app\[openvino\]'"):
+        load_settings(engine="openvino")
+    assert load_settings(precision="int8", engine="onnxruntime").precision == "int8"
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    for given in ({"engine": "onnxruntime"}, {"precision": "int8"}):
+        with pytest.raises(SettingsError, match=r"pip install 'clip-app\[o"):
             load_settings(**given)
     assert load_settings(engine="auto", precision="bfloat16").engine == "auto"
 

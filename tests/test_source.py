@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import small_checkpoint
 from huggingface_hub import constants
 
 from clip_app.cache import RepoCache, hash_file
@@ -34,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return Path(shutil.copytree(bundled_folder(), tmp_path / "checkpoint"))
+    return Path(shutil.copytree(small_checkpoint(), tmp_path / "checkpoint"))
 
 
 def of_folder(folder: Path) -> Source:
@@ -103,9 +104,9 @@ def test_what_is_made_of_a_folder_is_kept_in_the_cache_until_the_folder_changes(
 @pytest.fixture
 def cache(root: Path) -> RepoCache:
     cache = RepoCache(root, REPO)
-    shutil.copytree(bundled_folder(), cache.snapshot(REVISION))
+    shutil.copytree(small_checkpoint(), cache.snapshot(REVISION))
     files = [path for path in cache.snapshot(REVISION).iterdir() if path.is_file()]
-    cache.write_marker(REVISION, {path.name: hash_file(path) for path in files})
+    cache.write_marker(REVISION, {path.name: hash_file(path) for path in files}, "float")
     return cache
 
 

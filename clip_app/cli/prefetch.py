@@ -69,7 +69,7 @@ def _fetch(settings: Settings, write_pins: Path | None, deadline: float) -> None
 def _prepare(settings: Settings, photographs: Path | None) -> None:
     """Make what the first engine that can serves from; where none is asked for by name, the next may do."""
     source, failures = find_source(settings), []
-    for choice in candidates(settings):
+    for choice in candidates(settings, source):
         if not ENGINES[choice.engine].converts:
             return
         try:

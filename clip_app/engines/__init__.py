@@ -22,6 +22,7 @@ from clip_app.machine import has_bfloat16
 from clip_app.settings import Settings
 
 if TYPE_CHECKING:
+    from clip_app.checkpoint import Format
     from clip_app.preprocessing import Pixels
     from clip_app.source import Source
     from clip_app.tokenizer import Tokenizer, Tokens
@@ -38,6 +39,8 @@ __all__ = [
     "Precision",
     "candidates",
     "check_installed",
+    "check_takes",
+    "preferred_format",
 ]
 
 Embeddings = npt.NDArray[np.float32]
@@ -64,7 +67,7 @@ class Encoders(Protocol):
         """Return unit image embeddings, shape [N, D], of pixels, shape [N, 3, H, W]."""
 
     def encode_tokens(self, tokens: Tokens) -> Embeddings:
-        """Return unit text embeddings, shape [N, D], of tokens, shape [N, T]."""
+        """Return unit text embeddings, shape [N, D], of a batch of tokens."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,8 @@ class EngineModule(Protocol):
 class EngineRow:
     """One engine: what must be installed for it, and what it can do.
 
-    ``converts`` says that it serves from something that is made of the checkpoint first.
+    ``formats`` are those of a checkpoint that it takes, and ``converts`` says that it serves
+    from something that is made of safetensors first.
     """
 
     name: str
@@ -130,7 +134,8 @@ class EngineRow:
     extra: str | None
     devices: tuple[Device, ...]
     precisions: tuple[Precision, ...]
-    converts: bool
+    formats: tuple[Format, ...]
+    converts: bool = False
 
     @property
     def installed(self) -> bool:
@@ -153,6 +158,7 @@ ENGINES = {
             extra="openvino",
             devices=("cpu",),
             precisions=("bfloat16", "float32", "int8"),
+            formats=("onnx", "safetensors"),
             converts=True,
         ),
         EngineRow(
@@ -162,7 +168,16 @@ ENGINES = {
             extra=None,
             devices=("cuda", "cpu"),
             precisions=("bfloat16", "float32"),
-            converts=False,
+            formats=("safetensors",),
+        ),
+        EngineRow(
+            name="onnxruntime",
+            module="clip_app.engines.onnxruntime",
+            packages=("onnxruntime",),
+            extra="onnxruntime",
+            devices=("cpu",),
+            precisions=("float32", "int8"),
+            formats=("onnx",),
         ),
     )
 }
@@ -179,8 +194,8 @@ def check_installed(row: EngineRow) -> None:
         raise EngineUnavailable(f"{row.name} is not installed: pip install '{name}', or CLIP_APP_ENGINE=auto.")
 
 
-def candidates(settings: Settings) -> list[Choice]:
-    """Return what may serve, in the order to try: one where the settings leave nothing open.
+def candidates(settings: Settings, source: Source | None = None) -> list[Choice]:
+    """Return what may serve a checkpoint, in the order to try: one where the settings leave nothing open.
 
     CUDA comes first where there is a device, then the engines by the table. Auto precision
     is bfloat16 where the processor computes in it, else float32; int8 only when asked for.
@@ -191,6 +206,8 @@ def candidates(settings: Settings) -> list[Choice]:
     rows = [ENGINES[settings.engine]] if settings.engine != "auto" else list(ENGINES.values())
     if settings.engine != "auto":
         check_installed(rows[0])
+    if source is not None:
+        rows = _taking(rows, source)
     found = [
         Choice(row.name, precision, device)
         for device in _devices(settings)
@@ -204,6 +221,38 @@ def candidates(settings: Settings) -> list[Choice]:
             f"CLIP_APP_ENGINE={settings.engine} on CLIP_APP_DEVICE={settings.device}. Set one of them to auto."
         )
     return found
+
+
+def preferred_format(settings: Settings) -> Format:
+    """Return the format to fetch where a repository has more than one: what the engine asked for takes first.
+
+    Where none is asked for, every engine can serve safetensors, if torch is there to read them.
+    """
+    if settings.engine != "auto":
+        return ENGINES[settings.engine].formats[0]
+    return "safetensors" if ENGINES["torch"].installed else "onnx"
+
+
+def check_takes(row: EngineRow, source: Source) -> None:
+    """Look that an engine takes the format that a checkpoint is in.
+
+    Raises:
+        EngineUnavailable: with which engines do.
+    """
+    _taking([row], source)
+
+
+def _taking(rows: list[EngineRow], source: Source) -> list[EngineRow]:
+    taking = [row for row in rows if any(source.offers(wanted) for wanted in row.formats)]
+    if not any(row.installed for row in taking):
+        able = [row for row in ENGINES.values() if any(source.offers(wanted) for wanted in row.formats)]
+        kind = "a pair of ONNX files" if source.offers("onnx") else "in transformers' format"
+        install = " or ".join(f"'clip-app[{row.extra}]'" for row in able if row.extra)
+        raise EngineUnavailable(
+            f"The checkpoint is {kind}, which {' and '.join(row.name for row in able)} serve. Set CLIP_APP_ENGINE=auto"
+            f"{'' if any(row.installed for row in able) else f', and pip install {install}'}."
+        )
+    return taking
 
 
 def _precisions(settings: Settings, row: EngineRow, device: Device) -> list[Precision]:

@@ -20,22 +20,18 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from clip_app.cache import write_atomically
+from clip_app.checkpoint import Variant
 from clip_app.errors import CheckpointError
 from clip_app.pins import Pin, Pins
+from clip_app.tokenizer import Padding
 
-if TYPE_CHECKING:
-    from clip_app.engines import Precision
-
-__all__ = ["Agreement", "ConversionStore", "Converted", "Variant", "describe_conversion", "variant_of"]
+__all__ = ["Agreement", "ConversionStore", "Converted", "describe_conversion"]
 
 logger = logging.getLogger("clip_app")
 
-Variant = Literal["float", "int8"]
-
-FORMAT = 1
+FORMAT = 2
 MARKER = "converted.json"
 IMAGE, TEXT, TOKENIZER = "image.xml", "text.xml", "tokenizer.json"
 # A checkpoint may hold 16-bit weights, which are converted to 32 bits.
@@ -43,11 +39,6 @@ LARGEST_GROWTH = 2
 STALE_SECONDS = 3600
 CONVERTER = "clip_app.engines.convert"
 UNUSABLE = 3  # the converting process's exit code where its last line says what to do
-
-
-def variant_of(precision: Precision) -> Variant:
-    """One conversion serves float32 and bfloat16; int8 has one of its own."""
-    return "int8" if precision == "int8" else "float"
 
 
 @dataclass(frozen=True)
@@ -68,8 +59,8 @@ class Converted:
     logit_scale: float
     context: int
     vocabulary: int
-    padding_id: int
-    fill_context: bool
+    padding: Padding
+    lower_case: bool
     agreement: Agreement | None
     files: Pins
 
@@ -82,7 +73,8 @@ class Converted:
                 return None
             files = {name: Pin(**pin) for name, pin in marker.pop("files").items()}
             agreement = Agreement(**found) if (found := marker.pop("agreement")) else None
-            converted = cls(folder=folder, files=files, agreement=agreement, **marker)
+            padding = Padding(**marker.pop("padding"))
+            converted = cls(folder=folder, files=files, agreement=agreement, padding=padding, **marker)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         complete = all(_size(folder / name) == pin.size for name, pin in files.items())

@@ -20,8 +20,8 @@ import torch
 from torch.nn import functional as F
 
 from clip_app.cache import hash_file
-from clip_app.checkpoint import check_folder, read_preprocessing
-from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, UNUSABLE, Converted, Variant
+from clip_app.checkpoint import Variant, check_folder, read_preprocessing
+from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, UNUSABLE, Converted
 from clip_app.engines.photographs import read_photographs
 from clip_app.engines.torch import TorchEncoders, open_checkpoint
 from clip_app.errors import CheckpointError
@@ -37,7 +37,7 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
     # Before the work, which would be for nothing without them.
     pictures = read_photographs(photographs) if variant == "int8" else []
     encoders, tokenizer = open_checkpoint(checkpoint)
-    _save_encoders(encoders, target, tokenizer.context, fill_context=tokenizer.fill_context, pixels=preprocessing.shape)
+    _save_encoders(encoders, target, tokenizer.context, fill_context=tokenizer.padding.fill, pixels=preprocessing.shape)
     tokenizer.save(target / TOKENIZER)
     agreement = None
     if variant == "int8":
@@ -52,8 +52,8 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
         logit_scale=encoders.logit_scale,
         context=tokenizer.context,
         vocabulary=int(encoders.network.config.text_config.vocab_size),
-        padding_id=tokenizer.padding_id,
-        fill_context=tokenizer.fill_context,
+        padding=tokenizer.padding,
+        lower_case=tokenizer.lower_case,
         agreement=agreement,
         files={name: hash_file(target / name) for name in sorted(names)},
     ).write_marker()

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import openvino
 
 from clip_app.cache import explain_file_error, hash_file
-from clip_app.engines import Choice, Device, Embeddings, EngineFinding, Precision
+from clip_app.checkpoint import find_pair, list_files, variant_of
+from clip_app.engines import Choice, Device, Embeddings, Encoders, EngineFinding, Precision
 from clip_app.engines.conversion import (
     IMAGE,
     TEXT,
@@ -22,8 +25,8 @@ from clip_app.engines.conversion import (
     ConversionStore,
     Converted,
     describe_conversion,
-    variant_of,
 )
+from clip_app.engines.onnx_pair import Port, describe_pair, open_pair, unusable_file
 from clip_app.errors import CheckpointError, EngineUnavailable
 from clip_app.machine import release_mapped
 from clip_app.preprocessing import Pixels
@@ -44,6 +47,7 @@ __all__ = [
 logger = logging.getLogger("clip_app")
 
 CONVERSION_SECONDS = 600.0
+UNKNOWN_OPERATIONS = re.compile(r"No conversion rule found for operations: (.+)")
 
 
 class OpenVINOEncoders:
@@ -54,53 +58,75 @@ class OpenVINOEncoders:
     def __init__(self, converted: Converted, *, precision: Precision, threads: int | None) -> None:
         self.logit_scale = converted.logit_scale
         self._vocabulary = converted.vocabulary
-        self._core = openvino.Core()
-        self._image = _Encoder(self._core, converted, IMAGE, precision, threads)
-        self._text = _Encoder(self._core, converted, TEXT, precision, threads)
+        core = openvino.Core()
+        self._image, self._text = (
+            _Network(core, converted.folder / name, precision, threads) for name in (IMAGE, TEXT)
+        )
         self.precision: Precision = "int8" if converted.variant == "int8" else self._image.precision
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
-        return self._image(pixels)
+        return self._image.run([pixels], 0)
 
     def encode_tokens(self, tokens: Tokens) -> Embeddings:
         # OpenVINO reads past the end of the token embeddings without a word.
-        if tokens.max() >= self._vocabulary:
+        if tokens.ids.max() >= self._vocabulary:
             raise IndexError("the tokenizer has a token that the text encoder does not know")
-        return self._text(tokens)
+        return self._text.run([tokens.ids], 0)
 
 
-class _Encoder:
-    """One converted encoder, compiled for this machine; one call at a time, with all threads."""
+class _Network:
+    """One file, compiled for this machine; one call at a time, with all threads."""
 
-    def __init__(self, core: Any, converted: Converted, name: str, precision: Precision, threads: int | None) -> None:
+    def __init__(self, core: Any, path: Path, precision: Precision, threads: int | None) -> None:
         # Not pinned: two pods of a node would be pinned to the same processors.
         options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "float32" else "bf16",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "ENABLE_CPU_PINNING": False,
         }
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
-        model = core.read_model(converted.folder / name)
+        self.model = core.read_model(path)
         try:
-            compiled = core.compile_model(model, "CPU", options)
+            compiled = core.compile_model(self.model, "CPU", options)
         except RuntimeError as error:
             raise EngineUnavailable(_not_here(precision)) from error
         hint = compiled.get_property("INFERENCE_PRECISION_HINT")
         self.precision: Literal["float32", "bfloat16"] = "bfloat16" if hint == openvino.Type.bf16 else "float32"
-        self._weights = (converted.folder / name).with_suffix(".bin")
+        self._mapped = path.with_suffix(".bin")  # of a converted file; an ONNX file's weights are read
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
         self._used = False
 
-    def __call__(self, batch: Any) -> Embeddings:
+    def run(self, inputs: Any, output: int | str) -> npt.NDArray[Any]:
+        """Return one output, copied: the next call writes over it."""
         with self._lock:
-            embeddings: Embeddings = np.array(self._request.infer([batch], share_inputs=True)[0])
+            found = np.array(self._request.infer(inputs, share_inputs=True)[output])
             if not self._used:
                 # The first inference lays the weights out anew; the file's own are not read again.
                 self._used = True
-                release_mapped(self._weights)
-        return embeddings
+                release_mapped(self._mapped)
+        return found
+
+
+class _OnnxFile:
+    """:class:`~clip_app.engines.onnx_pair.Session` of OpenVINO."""
+
+    def __init__(self, network: _Network) -> None:
+        self.inputs = [_port(node) for node in network.model.inputs]
+        self.outputs = [_port(node) for node in network.model.outputs]
+        self.precision = network.precision
+        self._network = network
+
+    def run(self, feeds: Mapping[str, Any], output: str) -> Any:
+        return self._network.run(dict(feeds), output)
+
+
+def _port(node: Any) -> Port:
+    shape = node.get_partial_shape()
+    sizes = tuple(size.get_length() if size.is_static else None for size in shape) if shape.rank.is_static else None
+    kind = node.get_element_type()
+    return Port(node.get_any_name(), sizes, np.float32 if kind == openvino.Type.bf16 else kind.to_dtype())
 
 
 def has_device(device: Device) -> bool:
@@ -113,18 +139,28 @@ def conversions(source: Source) -> ConversionStore:
     return ConversionStore(source.artifacts / "openvino" / source.revision)
 
 
+def _serves_onnx(source: Source, precision: Precision) -> bool:
+    """A checkpoint in both formats is served as it is, where it has the files for the precision."""
+    pair = find_pair(list_files(source.folder), variant_of(precision))
+    return pair is not None or not source.offers("safetensors")
+
+
 def is_prepared(source: Source, precision: Precision) -> bool:
-    """Say whether the checkpoint was converted already."""
-    return conversions(source).find(variant_of(precision)) is not None
+    """Say whether the checkpoint was converted already, or needs not be."""
+    return _serves_onnx(source, precision) or conversions(source).find(variant_of(precision)) is not None
 
 
-def prepare(source: Source, precision: Precision, photographs: Path | None) -> str:
+def prepare(source: Source, precision: Precision, photographs: Path | None) -> str | None:
     """Convert a checkpoint, int8 calibrated on a folder of photographs; one process at a time.
+
+    A pair of ONNX files is served as it is.
 
     Raises:
         CheckpointError: it cannot be converted, or the result cannot be kept.
         HubError: the cache cannot be written, is full, or somebody else holds its lock.
     """
+    if _serves_onnx(source, precision):
+        return None
     store, variant = conversions(source), variant_of(precision)
     if (found := store.find(variant)) is None:
         try:
@@ -149,17 +185,35 @@ def _convert(source: Source, precision: Precision, photographs: Path) -> Convert
     return converted
 
 
-def open_encoders(source: Source, choice: Choice, threads: int | None) -> tuple[OpenVINOEncoders, Tokenizer]:
-    """Map what was converted and compile it for this machine.
+def open_encoders(source: Source, choice: Choice, threads: int | None) -> tuple[Encoders, Tokenizer]:
+    """Open a pair of ONNX files, or map what was converted, and compile it for this machine.
 
     Raises:
         CheckpointError: it was not converted, or a file is damaged.
         EngineUnavailable: this processor cannot compute in the precision.
     """
+    if _serves_onnx(source, choice.precision):
+        return _open_onnx(source.folder, choice.precision, threads)
     converted = conversions(source).find(variant_of(choice.precision))
     if converted is None:
         raise CheckpointError("The model is not converted for OpenVINO. Run clip-app prefetch.")
     return open_converted(converted, precision=choice.precision, threads=threads)
+
+
+def _open_onnx(folder: Path, precision: Precision, threads: int | None) -> tuple[Encoders, Tokenizer]:
+    core = openvino.Core()
+
+    def open_file(path: Path) -> _OnnxFile:
+        try:
+            network = _Network(core, path, precision, threads)
+        except RuntimeError as error:  # the one kind that OpenVINO raises
+            unknown = UNKNOWN_OPERATIONS.search(str(error))
+            raise unusable_file(path.name, "OpenVINO", unknown[1] if unknown else None) from error
+        return _OnnxFile(network)
+
+    encoders, tokenizer = open_pair(folder, variant_of(precision), open_file)
+    _warn_of_float32(precision, encoders.precision)
+    return encoders, tokenizer
 
 
 def open_converted(
@@ -175,8 +229,8 @@ def open_converted(
         tokenizer = Tokenizer.read(
             converted.folder / TOKENIZER,
             context=converted.context,
-            padding_id=converted.padding_id,
-            fill_context=converted.fill_context,
+            padding=converted.padding,
+            lower_case=converted.lower_case,
         )
         encoders = OpenVINOEncoders(converted, precision=precision, threads=threads)
     except EngineUnavailable:
@@ -185,15 +239,22 @@ def open_converted(
         raise CheckpointError(
             f"The converted model cannot be read: {type(error).__name__}. Run clip-app prefetch again."
         ) from error
-    if precision == "bfloat16" and encoders.precision != precision:
-        logger.warning("this processor does not compute in bfloat16: OpenVINO computes in %s", encoders.precision)
+    _warn_of_float32(precision, encoders.precision)
     return encoders, tokenizer
+
+
+def _warn_of_float32(asked: Precision, computed: Precision) -> None:
+    if asked == "bfloat16" and computed == "float32":
+        logger.warning("this processor does not compute in bfloat16: OpenVINO computes in float32")
 
 
 def findings(source: Source | None, choice: Choice) -> Iterator[EngineFinding]:
     """Say which OpenVINO would run, and whether what was converted is whole."""
     yield EngineFinding("ok", f"openvino {version('openvino')} on cpu, {choice.precision}")
     if source is None:
+        return
+    if _serves_onnx(source, choice.precision):
+        yield EngineFinding("ok", f"ONNX files as they are: {describe_pair(source.folder, choice.precision)}")
         return
     converted = conversions(source).find(variant_of(choice.precision))
     if converted is None:

@@ -16,7 +16,7 @@ from clip_app.engines import ENGINES, Choice, Device, Embeddings, EngineFinding,
 from clip_app.errors import CheckpointError, EngineUnavailable
 from clip_app.preprocessing import Pixels
 from clip_app.source import Source
-from clip_app.tokenizer import Tokenizer, Tokens
+from clip_app.tokenizer import Padding, Tokenizer, Tokens
 
 __all__ = ["TorchEncoders", "findings", "has_device", "is_prepared", "open_checkpoint", "open_encoders", "prepare"]
 
@@ -37,7 +37,7 @@ class TorchEncoders:
 
     @torch.inference_mode()
     def encode_tokens(self, tokens: Tokens) -> Embeddings:
-        batch = torch.from_numpy(tokens).to(self.network.device)
+        batch = torch.from_numpy(tokens.ids).to(self.network.device)
         return _unit(self.network.get_text_features(input_ids=batch).pooler_output)
 
 
@@ -104,8 +104,11 @@ def _tokenizer(folder: Path, config: Any) -> Tokenizer:
     return Tokenizer(
         tokenizer.backend_tokenizer,
         context=int(config.text_config.max_position_embeddings),
-        padding_id=int(tokenizer.pad_token_id),
-        fill_context=config.model_type != "clip",
+        padding=Padding(
+            token=int(tokenizer.pad_token_id), left=tokenizer.padding_side == "left", fill=config.model_type != "clip"
+        ),
+        # SigLIP 2 was trained on lower case, which Gemma's tokenizer keeps as it is.
+        lower_case=config.model_type.startswith("siglip") and type(tokenizer).__name__.startswith("Gemma"),
     )
 
 
