@@ -14,41 +14,52 @@ from clip_app.labels import load_groups
 from clip_app.model import Model, load_model
 from clip_app.source import Source, bundled_folder
 
-from checkpoint import photographs  # isort: skip
+from checkpoint import export_pair, photographs  # isort: skip
 
 __all__ = ["measure_agreement"]
 
 TOP = 5
+PRECISIONS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
+RANDOM = "random weights"
 
 
 def measure_agreement(checkpoint: Path, work: Path) -> list[dict[str, Any]]:
-    """Compare with torch float32 and full decoding: the bundled model by its labels, the other by cosines.
+    """Compare with a float32 reference and full decoding: the bundled model by its labels, the other by cosines.
+
+    The reference of ViT-B/32, converted and exported to ONNX, is torch; of the bundled
+    ONNX files it is onnxruntime.
 
     Raises:
         AssertionError: float32 of OpenVINO has other best five labels than the reference somewhere.
     """
+    bundled = Source(folder=bundled_folder(), name="bundled", revision="x", artifacts=work / "bundled")
+    vit = Source(folder=checkpoint, name=f"ViT-B/32, {RANDOM}", revision="x", artifacts=work / "vit")
+    pair = Source(
+        folder=export_pair(checkpoint, work / "pair"), name=f"ViT-B/32 as ONNX, {RANDOM}", revision="x", artifacts=work
+    )
+    converted = [Choice("openvino", precision) for precision in PRECISIONS]
+    torch = load_model(vit, Choice("torch", "float32"))
     return [
-        *_compare(bundled_folder(), "bundled", work / "bundled-converted", labels=True),
-        *_compare(checkpoint, "ViT-B/32, random weights", work / "vit-converted", labels=False),
+        *_compare(bundled, load_model(bundled, Choice("onnxruntime", "float32")), converted[:2], labels=True),
+        *_compare(vit, torch, converted, labels=False),
+        *_compare(pair, torch, [*converted[:2], Choice("onnxruntime", "float32")], labels=False),
     ]
 
 
-def _compare(folder: Path, name: str, home: Path, *, labels: bool) -> list[dict[str, Any]]:
-    source = Source(folder=folder, name=name, revision="x", artifacts=home)
-    reference = load_model(source, Choice("torch", "float32"))
+def _compare(source: Source, reference: Model, choices: list[Choice], *, labels: bool) -> list[dict[str, Any]]:
     expected = _embed(reference, exact=True)
     rows = []
-    precisions: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-    for precision in precisions:
-        model = load_model(source, Choice("openvino", precision))
+    for choice in choices:
+        model = load_model(source, choice)
         for exact in (True, False):
             found = _embed(model, exact=exact)
             cosines = (found * expected).sum(1)
-            row: dict[str, Any] = {"model": name, "precision": precision, "decode": "exact" if exact else "fast"}
-            row |= {"photographs": len(found), "mean_cosine": float(cosines.mean()), "least": float(cosines.min())}
+            row: dict[str, Any] = {"model": source.name, "engine": choice.engine, "precision": choice.precision}
+            row |= {"decode": "exact" if exact else "fast", "photographs": len(found)}
+            row |= {"mean_cosine": float(cosines.mean()), "least": float(cosines.min())}
             if labels:
                 row |= _label_agreement(reference, model, expected, found)
-                if precision == "float32" and exact:
+                if choice.precision == "float32" and exact:
                     assert row["same_top_5"] == 1.0, "float32 must have the reference's best five everywhere"
             rows.append(row)
             print(f"  {row}", flush=True)

@@ -54,13 +54,16 @@ def _side(side: Mapping[str, float], unit: str) -> str:
     return text
 
 
+NAMED = ("model", "engine", "precision", "decode")
+
+
 def _agreement(rows: list[Mapping[str, Any]]) -> str:
     lines = [
-        "| model | precision | decode | cosine to the reference, mean | least | same best label | same best five |",
-        "|---|---|---|---|---|---|---|",
+        "| model | engine | precision | decode | mean cosine | least | same best label | same best five |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         labels = (f"{row['same_top_1']:.0%}", f"{row['same_top_5']:.0%}") if "same_top_1" in row else ("", "")
         cosines = (f"{row['mean_cosine']:.5f}", f"{row['least']:.5f}")
-        lines.append(f"| {' | '.join((row['model'], row['precision'], row['decode'], *cosines, *labels))} |")
+        lines.append(f"| {' | '.join((*(row[name] for name in NAMED), *cosines, *labels))} |")
     return "\n".join(lines)

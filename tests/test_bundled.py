@@ -6,15 +6,17 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from clip_app.bank import LabelBank
+from clip_app.engines import Choice
 from clip_app.images import decode
 from clip_app.labels import LabelGroup, load_groups, preset_folder, request_group
-from clip_app.model import Model
+from clip_app.model import Model, load_model
 from clip_app.scoring import Scores, score
-from clip_app.source import bundled_folder, examples_folder
+from clip_app.source import bundled_folder, bundled_source, examples_folder
 
 # What each example shows, for each group that is asked by default.
 EXAMPLES = {
@@ -89,6 +91,17 @@ def test_where_no_label_is_there_nothing_matches(
 def test_a_plain_colour_matches_nothing(brightness: int, bundled: Model, bank: LabelBank) -> None:
     _, scores = ask(bundled, bank, groups(bundled)["kinds"], Image.new("L", (300, 200), brightness).convert("RGB"))
     assert scores.no_match > max(0.4, scores.confidence.max())
+
+
+def test_openvino_and_onnxruntime_agree_on_it(bundled: Model) -> None:
+    other = load_model(bundled_source(), Choice("onnxruntime", "float32"))
+    assert (bundled.info.precision, other.info.precision) == ("int8", "int8")
+    pixels = np.stack([bundled.preprocessing(read(examples_folder() / name)) for name in EXAMPLES])
+    for ours, theirs in (
+        (bundled.encode_images(pixels), other.encode_images(pixels)),
+        (bundled.encode_texts(list(PARAPHRASES)), other.encode_texts(list(PARAPHRASES))),
+    ):
+        assert (ours * theirs).sum(1).min() > 0.9999, "float32 is not rounded to 8 bits on the way"
 
 
 def test_its_card_states_what_was_measured() -> None:

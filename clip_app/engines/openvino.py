@@ -84,6 +84,9 @@ class _Network:
             "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "ENABLE_CPU_PINNING": False,
         }
+        if precision == "float32":
+            # Else what is multiplied by 8-bit weights is rounded to 8 bits as well.
+            options["DYNAMIC_QUANTIZATION_GROUP_SIZE"] = "0"
         if threads:
             options["INFERENCE_NUM_THREADS"] = threads
         self.model = core.read_model(path)
