@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -200,16 +201,20 @@ def test_with_its_model_it_needs_no_network_at_all(engine: Engine, with_model: s
     assert result["groups"][0]["labels"][0]["label"] == "cup of coffee"
 
 
-def test_one_container_fills_the_volume_and_others_serve_from_it_read_only(engine: Engine, runtime: str) -> None:
+def test_one_container_fills_the_volume_and_others_serve_from_it_read_only(
+    engine: Engine, runtime: str, small_clip: Path, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(small_clip, tmp_path / "model"))
+    for path in (folder, *folder.iterdir()):  # the image's user is another
+        path.chmod(0o755)
+    model = (f"--volume={folder}:/model:ro", "--env=CLIP_APP_MODEL=/model")
     volume = f"clip_app-test-{uuid.uuid4().hex[:8]}"
     engine("volume", "create", volume)
     try:
         writer = locked_down(engine, network="none", memory=2 * MEMORY)
-        said = engine(
-            "run", "--rm", *writer, f"--volume={volume}:/cache", "--env=CLIP_APP_MODEL=bundled", runtime, "prefetch"
-        )
+        said = engine("run", "--rm", *writer, *model, f"--volume={volume}:/cache", runtime, "prefetch")
         assert "converted for OpenVINO" in said.stdout
-        options = (f"--volume={volume}:/cache:ro", "--env=HF_HUB_OFFLINE=1")
+        options = (*model, f"--volume={volume}:/cache:ro", "--env=HF_HUB_OFFLINE=1")
         with served(engine, runtime, *options) as one, served(engine, runtime, *options) as other:
             for container in (one, other):
                 assert value(scrape(container), "clip_app_model_info", engine="openvino") == 1
