@@ -1,36 +1,30 @@
-"""The page and Gradio's generated API, both thin faces on one call."""
+"""The page, a thin face on the one call, with the generated API beside it."""
 
-# Annotations stay objects here: Gradio documents its API from them.
+from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any
 
 from fastapi import FastAPI
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
-from clip_app import __version__, view
+from clip_app import view
 from clip_app.analyzer import Analyzer
-from clip_app.endpoints import ENDPOINTS, PAGE, Endpoint
+from clip_app.endpoints import PAGE, Endpoint
 from clip_app.errors import ClipAppError, NotReady
-from clip_app.gradio_host import CountedBlocks, end_streams, mount, read_upload, shown
+from clip_app.gradio_api import GradioApi
+from clip_app.gradio_host import CountedBlocks, end_streams, mount, read_upload
 from clip_app.gradio_host import gradio as gr
 from clip_app.labels import DEFAULT_TEMPLATE
 from clip_app.loading import Loader
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
 from clip_app.options import Options
-from clip_app.results import AnalysisResult, ModelInfo
+from clip_app.results import AnalysisResult
 from clip_app.settings import Settings
-from clip_app.signatures import keyword_parameters, with_signature
-from clip_app.status import Readiness, readiness
 
 __all__ = ["mount_ui"]
-
-Answer = TypeVar("Answer", bound=BaseModel)
 
 TITLE = "clip_app: what is in this picture?"
 EXAMPLES = Path(__file__).parent / "examples"
@@ -38,11 +32,6 @@ STYLE = Path(__file__).parent / "page.css"
 # Of the forty that everything on the event loop shares; REST has its own.
 MAX_THREADS = 32
 POLL_SECONDS = 1.0
-# The endpoints of the generated API, by their rows in the table.
-SUMMARIES = {
-    "analyze": "Say what is in a picture: the best labels of each group, with scores.",
-    "classify": "Score a picture against your own labels.",
-}
 DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an hour
 
 
@@ -59,14 +48,6 @@ def mount_ui(
     return partial(end_streams, mounted), demo.functions
 
 
-class Status(Readiness):
-    """What ``/status`` answers."""
-
-    version: str = __version__
-    model: ModelInfo | None
-    groups: list[str]
-
-
 class Page:
     """The Blocks of the page and the functions behind them."""
 
@@ -74,6 +55,7 @@ class Page:
         self._analyzer = analyzer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
+        self._api = GradioApi(analyzer, loader, settings)
         self._event = {"concurrency_id": "clip", "concurrency_limit": min(settings.queue_size, MAX_THREADS)}
 
     def build(self) -> CountedBlocks:
@@ -82,7 +64,7 @@ class Page:
             "show_new": PAGE,
             "show_groups": PAGE.again(),
             "show_labels": PAGE.again(),
-            **{name: ENDPOINTS[name] for name in SUMMARIES},
+            **GradioApi.endpoints,
         }
         with demo:
             gr.HTML(view.HEADER)
@@ -101,7 +83,7 @@ class Page:
                     )
                 with gr.Column(scale=6, min_width=320):
                     self._questions(image, banner, demo)
-            self._api()
+            self._api.add(**self._event)
         return demo
 
     def _questions(self, image: gr.Image, banner: gr.HTML, demo: gr.Blocks) -> None:
@@ -143,29 +125,6 @@ class Page:
             api_visibility="private",
         )
 
-    def _api(self) -> None:
-        for row in ENDPOINTS.values():
-            if row.name in SUMMARIES:
-                gr.api(self._function(row), api_name=row.name, **self._event)
-        gr.api(self.status, api_name="status", queue=False)
-
-    def _function(self, endpoint: Endpoint) -> Callable[..., AnalysisResult]:
-        """Make the function behind an endpoint; its parameters and texts are what the API documents."""
-
-        def answer(image: Any, *values: Any) -> AnalysisResult:
-            given = dict(zip(endpoint.options, values, strict=True))
-            if "groups" not in given:  # a question without labels is not one about the default groups
-                given["labels"] = given["labels"] or ()
-            return self._answer(endpoint, image, lambda: Options.of(**given))
-
-        described = [f"{name}: {Options.model_fields[name].description}" for name in endpoint.options]
-        listed = "\n    ".join(["image: The picture.", *described])
-        answer.__name__ = endpoint.name
-        answer.__doc__ = f"{SUMMARIES[endpoint.name]}\n\nParameters:\n    {listed}\n"
-        image = inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.FileData)
-        options = keyword_parameters(Options, endpoint.options, _api_type)
-        return with_signature(answer, [image, *(p.replace(kind=image.kind) for p in options)], AnalysisResult)
-
     # What the page calls.
 
     def show_new(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
@@ -196,21 +155,6 @@ class Page:
         value = chosen or list(serving.default_groups)
         return self._banner(), gr.CheckboxGroup(choices=choices, value=value), gr.Timer(active=False)
 
-    def status(self) -> Status:
-        """Say whether the model is ready, how far it is, and which one serves."""
-        state = readiness(self._loader.status).model_dump()
-        try:
-            serving = self._loader.serving()
-        except NotReady:
-            return _plain(Status(**state, model=None, groups=[]))
-        return _plain(Status(**state, model=serving.model.info, groups=list(serving.groups)))
-
-    def _answer(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
-        try:
-            return _plain(self._run(endpoint, image, options))
-        except ClipAppError as error:
-            raise shown(error) from None
-
     def _show(
         self, endpoint: Endpoint, image: Any, options: Callable[[], Options]
     ) -> tuple[str, dict[str, Any] | None]:
@@ -237,19 +181,6 @@ class Page:
         return view.status_html(status, self._loader.serving().model.info if status.ready else None)
 
 
-def _plain(answer: Answer) -> Answer:
-    """Turn an answer into plain data; its type stays for Gradio to document.
-
-    Gradio sends a model itself as JSON from /call, but as a text from /run.
-    """
-    return cast(Answer, answer.model_dump())
-
-
 def _request_id() -> str:
     context = current_request()
     return context.id if context else ""
-
-
-def _api_type(name: str, field: FieldInfo) -> Any:
-    """How an option is documented to programs: a list where the model keeps a tuple."""
-    return (list[str] | str | None) if name in ("groups", "labels") else field.annotation
