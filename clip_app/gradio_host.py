@@ -1,7 +1,7 @@
 """Everything of Gradio's that is not its public face, in one place, with a test for each.
 
-The lean import; the mount and what it leaves open; the upload folder; process_api, through
-which every call goes; the stop event of its streams. The routes that are closed are in
+The lean import; the mount and what it leaves open; the document around the page; the upload
+folder; process_api, through which every call goes; the stop event of its streams. The routes that are closed are in
 :mod:`clip_app.gradio_routes`.
 """
 
@@ -10,12 +10,16 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, cast
 
 from fastapi import FastAPI
+from jinja2 import ChoiceLoader, DictLoader
 from starlette.routing import Mount
 
 from clip_app.endpoints import Endpoint
@@ -24,7 +28,7 @@ from clip_app.middleware.request_id import RequestContext, context_of, current_r
 from clip_app.observation import refuse
 from clip_app.settings import Settings
 
-__all__ = ["CountedBlocks", "end_streams", "gradio", "mount", "read_upload", "shown"]
+__all__ = ["CountedBlocks", "Dress", "end_streams", "gradio", "mount", "read_upload", "shown"]
 
 logger = logging.getLogger("clip_app")
 
@@ -59,8 +63,23 @@ with _no_stub_files():
     import gradio
 
 
-def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, *, theme: Any, css: Path) -> FastAPI:
+@dataclass(frozen=True, kw_only=True)
+class Dress:
+    """What the page looks like, in its window and where a link to it is shared.
+
+    ``picture`` is what the link shows, a path on this server; ``texts`` has the words by language.
+    """
+
+    theme: Any
+    title: str
+    description: str
+    picture: str
+    texts: Mapping[str, Mapping[str, str]]
+
+
+def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, dress: Dress) -> FastAPI:
     """Mount the page at / after every other route, and return the application that serves it."""
+    _dress_document(dress)
     demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
     demo.state_session_capacity = SESSIONS_KEPT
     gradio.mount_gradio_app(
@@ -74,8 +93,8 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, *, theme: Any, 
         enable_monitoring=False,
         ssr_mode=False,
         footer_links=["api"],
-        theme=theme,
-        css_paths=[css],
+        theme=dress.theme,
+        i18n=gradio.I18n(**dress.texts),
     )
     # Mounted apps never "launch", and without this Gradio copies any server path it is told to.
     demo.has_launched = True
@@ -83,6 +102,34 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, *, theme: Any, 
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount) and isinstance(mounted.app, FastAPI)  # noqa: S101, PT018
     return mounted.app
+
+
+def _dress_document(dress: Dress) -> None:
+    """Put the page's own words and icon into Gradio's document, whose own are fixed in its template.
+
+    What reads links runs no script, so that the ``head`` of a mount, which a script puts in, comes too late.
+    """
+    environment, name = gradio.routes.templates.env, "frontend/index.html"
+    source, _, _ = environment.loader.get_source(environment, name)
+    source = re.sub(r'\s*<meta\s+(?:property="og:|name="twitter:)[^>]*>', "", source)
+    # Relative, so that it is found behind a prefix.
+    source = source.replace('href="/manifest.json"', 'href="./manifest.json"')
+    title, description = escape(dress.title), escape(dress.description)
+    ours = f"""
+        <title>{title}</title>
+        <meta name="description" content="{description}" />
+        <meta property="og:type" content="website" />
+        <meta property="og:site_name" content="clip_app" />
+        <meta property="og:title" content="{title}" />
+        <meta property="og:description" content="{description}" />
+        <meta property="og:url" content="{{{{ config['root'] }}}}/" />
+        <meta property="og:image" content="{{{{ config['root'] }}}}/{dress.picture}" />
+        <meta name="twitter:card" content="summary" />
+        <link rel="icon" type="image/svg+xml" href="./page/icon.svg" />
+        <link rel="stylesheet" href="./page/page.css" />
+    </head>"""
+    environment.loader = ChoiceLoader([DictLoader({name: source.replace("</head>", ours, 1)}), environment.loader])
+    environment.cache.clear()
 
 
 def end_streams(mounted: FastAPI | None) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = ["CLOSED", "JOIN", "NAMED", "PREFIX", "UNTRUSTED_HEADERS", "UPLOAD"]
+__all__ = ["CLOSED", "JOIN", "NAMED", "PREFIX", "RUN", "UNTRUSTED_HEADERS", "UPLOAD"]
 
 PREFIX = "/gradio_api/"
 UPLOAD = f"{PREFIX}upload"
 JOIN = f"{PREFIX}queue/join"
+# Where the page asks, with the picture in the body.
+RUN = f"{PREFIX}run/predict"
 # The ways to call a function by its name, which follows.
 NAMED = tuple(f"{PREFIX}{way}/" for way in ("call/v2", "call", "run", "api"))
 

@@ -51,7 +51,7 @@ TIMEOUT = {"connect": 5.0, "read": 15.0, "write": 15.0, "pool": 15.0}
 LONGEST_PAUSE = 30.0
 SPARE_BYTES = 16_000_000
 
-Progress = Callable[[float], None]
+Progress = Callable[[int, int], None]  # bytes so far, and in all
 T = TypeVar("T")
 
 
@@ -84,7 +84,7 @@ class Hub:
         """False once a certificate failed and the operator let it go on."""
         return self._verified
 
-    def fetch(self, repo: str, revision: str | None, progress: Progress = lambda share: None) -> Snapshot:
+    def fetch(self, repo: str, revision: str | None, progress: Progress = lambda done, total: None) -> Snapshot:
         """Return a complete, verified snapshot, from the cache or from the Hub.
 
         Raises:
@@ -433,7 +433,7 @@ def _set_client(context: ssl.SSLContext) -> None:
 
 
 def _progress_bar(progress: Progress) -> type:
-    """Make the bar class that the Hub client draws with report the share of bytes instead."""
+    """Make the bar class that the Hub client draws with report the bytes instead."""
 
     class Bar(tqdm):  # type: ignore[misc]
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -447,7 +447,7 @@ def _progress_bar(progress: Progress) -> type:
                 self.done += n
                 HUB_DOWNLOAD_BYTES.inc(n)
                 if self.total:
-                    progress(min(1.0, self.done / self.total))
+                    progress(min(int(self.done), int(self.total)), int(self.total))
             return None
 
     return Bar

@@ -16,10 +16,13 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
@@ -31,6 +34,7 @@ from clip_app.middleware.basic_auth import BasicAuth
 from clip_app.middleware.body_limit import BodyLimit
 from clip_app.middleware.counting import Counting
 from clip_app.middleware.request_id import RequestIds
+from clip_app.middleware.root_path import RootPath
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
 
@@ -42,7 +46,18 @@ GRACE_SECONDS = 20
 HEAD_START_SECONDS = 0.02
 SWEEP_SECONDS = 300
 STALE_SECONDS = 1800
+# What the page asks for besides Gradio's own files.
+STATIC = {name: Path(__file__).parent / name for name in ("page", "examples")}
 DESCRIPTION = "See what is in a picture: objects, scenes and other content, with confidence scores."
+
+
+class Static(StaticFiles):
+    """Files of the package; the browser asks whether they changed, as they do with a new version."""
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        response = super().file_response(*arguments, **options)
+        response.headers["Cache-Control"] = "no-cache"
+        return response
 
 
 class LatePage:
@@ -139,6 +154,8 @@ def create_app(settings: Settings) -> Application:
     for path in ("/metrics", "/metrics/"):
         api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
     api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
+    for name, folder in STATIC.items():
+        api.mount(f"/{name}", Static(directory=folder))
     api.mount("/", page)
     return Application(page, loader, _guarded(api, page, settings))
 
@@ -151,7 +168,7 @@ def _guarded(api: ASGIApp, page: LatePage, settings: Settings) -> ASGIApp:
     guarded = Counting(guarded, functions=page.functions)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
-    return RequestIds(guarded)
+    return RootPath(RequestIds(guarded), root_path=settings.root_path)
 
 
 def _mount_page(
@@ -187,7 +204,6 @@ def serve(settings: Settings) -> None:
             application,
             host=settings.host,
             port=settings.port,
-            root_path=settings.root_path if settings.root_path.startswith("/") else "",
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,

@@ -68,7 +68,7 @@ def make_serving(
     try:
         if settings.model != "bundled":
             report(LoadStatus("fetching"))
-        source = find_source(settings, _progress(report, "fetching"))
+        source = find_source(settings, _fetched(report))
         return _serve(settings, source, groups, report, preload)
     except (HubError, CheckpointError) as error:
         if settings.fallback == "none" or settings.model == "bundled":
@@ -170,6 +170,12 @@ def _at_once(source: Source, defaults: list[str]) -> list[str]:
     does not bring, for a model that stands in is to be there at once."""
     brought = {path.stem for path in (source.folder / "labels").glob("*.txt")}
     return [name for name in defaults if not brought or name in brought]
+
+
+def _fetched(report: Report) -> Callable[[int, int], None]:
+    return lambda done, total: report(
+        LoadStatus("fetching", done / total if total else 0.0, done_bytes=done, total_bytes=total)
+    )
 
 
 def _progress(report: Report, phase: Phase, start: float = 0.0, share: float = 1.0) -> Callable[[float], None]:

@@ -89,7 +89,7 @@ def folder_source(folder: Path) -> Source:
     return Source(folder=folder, name=folder.name, revision="local", artifacts=_artifacts_folder(folder))
 
 
-def find_source(settings: Settings, progress: Callable[[float], None] = lambda share: None) -> Source:
+def find_source(settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None) -> Source:
     """Find the checkpoint that MODEL names, fetching it from the Hub where it must be.
 
     Raises:

@@ -27,6 +27,7 @@ SENTENCES: dict[Phase, str] = {
 class LoadStatus:
     """How far loading is.
 
+    ``done_bytes`` of ``total_bytes`` are there while the model is fetched.
     ``reason`` says why it failed, or why the bundled model serves; ``verified`` is False
     where the model came over a connection whose certificate was not verified; ``left_out``
     says which engines were tried and left, and why.
@@ -37,6 +38,8 @@ class LoadStatus:
     reason: str | None = None
     verified: bool = True
     left_out: tuple[str, ...] = ()
+    done_bytes: int | None = None
+    total_bytes: int | None = None
 
     @property
     def ready(self) -> bool:
@@ -50,6 +53,8 @@ class Readiness(BaseModel):
     ready: bool
     phase: str
     progress: float = Field(description="Share of the phase that is done, 0 to 1.")
+    done_bytes: int | None = Field(description="Of the model, while it is fetched.")
+    total_bytes: int | None
     message: str
     reason: str | None = Field(description="Why loading failed, or why the bundled model serves.")
     left_out: list[str] = Field(description="Engines and precisions that were tried and left, each with the reason.")
@@ -61,6 +66,8 @@ def readiness(status: LoadStatus) -> Readiness:
         ready=status.ready,
         phase=status.phase,
         progress=round(status.progress, 3),
+        done_bytes=status.done_bytes,
+        total_bytes=status.total_bytes,
         message=describe(status),
         reason=status.reason,
         left_out=list(status.left_out),

@@ -1,38 +1,48 @@
-"""The page, a thin face on the one call, with the generated API beside it."""
+"""The page, a thin face on the one call, with the generated API beside it.
+
+The picture travels inside the question and the answer comes back at once: no upload folder
+and no queue, so that any replica answers any question. What the page remembers lives in the
+browser. The scripts are in ``page/``.
+"""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
+import anyio.to_thread
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 
-from clip_app import view
 from clip_app.analyzer import Analyzer
 from clip_app.endpoints import PAGE, Endpoint
-from clip_app.errors import ClipAppError, NotReady
+from clip_app.errors import ClipAppError
 from clip_app.gradio_api import GradioApi
-from clip_app.gradio_host import CountedBlocks, end_streams, mount, read_upload
+from clip_app.gradio_host import CountedBlocks, Dress, end_streams, mount
 from clip_app.gradio_host import gradio as gr
-from clip_app.labels import DEFAULT_TEMPLATE
 from clip_app.loading import Loader
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
-from clip_app.options import Options
-from clip_app.results import AnalysisResult
+from clip_app.question import Question, is_fresh, number_of
 from clip_app.settings import Settings
+from clip_app.view import PAGE_FILES, answer, page_status, refusal
 
 __all__ = ["mount_ui"]
 
 TITLE = "clip_app: what is in this picture?"
-EXAMPLES = Path(__file__).parent / "examples"
-STYLE = Path(__file__).parent / "page.css"
-# Of the forty that everything on the event loop shares; REST has its own.
+# Of the generated API, of the forty threads that everything on the event loop shares.
 MAX_THREADS = 32
+SPARE_THREADS = 16
 POLL_SECONDS = 1.0
 DELETE_UPLOADS = (300, 1800)  # every five minutes, what is older than half an hour
+# A part's script, found behind any prefix; its `start` wires the part.
+START = """
+const root = new URL(window.gradio_config?.root || "/", location.href).pathname.replace(/\\/$/, "");
+import(`${location.origin}${root}/page/PART.js`).then((part) => part.start(element, props, watch));
+"""
+LOST = "() => window.dispatchEvent(new Event('clip-app-lost'))"
 
 
 def mount_ui(
@@ -43,8 +53,15 @@ def mount_ui(
     Returns what ends Gradio's endless streams, and which of its functions, by their index, analyse pictures.
     """
     demo = Page(analyzer, loader, settings).build()
-    theme = gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"])
-    mounted = mount(app, demo, settings, theme=theme, css=STYLE)
+    texts = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((PAGE_FILES / "texts").glob("*.json"))}
+    dress = Dress(
+        theme=gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]),
+        title=texts["en"]["ca.title"],
+        description=texts["en"]["ca.description"],
+        picture="examples/coffee.jpg",
+        texts=texts,
+    )
+    mounted = mount(app, demo, settings, dress)
     return partial(end_streams, mounted), demo.functions
 
 
@@ -56,131 +73,67 @@ class Page:
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
         self._api = GradioApi(analyzer, loader, settings)
-        self._event = {"concurrency_id": "clip", "concurrency_limit": min(settings.queue_size, MAX_THREADS)}
+        self._places = settings.queue_size
+        self._limiter: CapacityLimiter | None = None  # made on first use, inside the event loop
 
     def build(self) -> CountedBlocks:
         demo = CountedBlocks(title=TITLE, delete_cache=DELETE_UPLOADS, analytics_enabled=False)
-        demo.endpoints = {
-            "show_new": PAGE,
-            "show_groups": PAGE.again(),
-            "show_labels": PAGE.again(),
-            **GradioApi.endpoints,
-        }
+        demo.endpoints = {"show": PAGE, **GradioApi.endpoints}
         with demo:
-            gr.HTML(view.HEADER)
-            banner = gr.HTML(self._banner())
-            with gr.Row():
-                with gr.Column(scale=5, min_width=320):
-                    image = gr.Image(
-                        label="Picture",
-                        type="filepath",
-                        sources=["upload", "clipboard", "webcam"],
-                        height=380,
-                        elem_id="picture",
-                    )
-                    gr.Examples(
-                        [[str(path)] for path in sorted(EXAMPLES.glob("*.jpg"))], [image], label="Try one of these"
-                    )
-                with gr.Column(scale=6, min_width=320):
-                    self._questions(image, banner, demo)
-            self._api.add(**self._event)
+            status = _part("status")
+            with gr.Column(elem_id="ca-page"):
+                question = _part("question")
+                result = _part("answer")
+            direct: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+            asked = question.change(self.show, [question], [result], trigger_mode="always_last", **direct)
+            asked.failure(None, js=LOST, **direct)
+            timer = gr.Timer(POLL_SECONDS)
+            gr.on([demo.load, timer.tick], self.refresh, None, [status, timer], **direct)
+            self._api.add(concurrency_id="clip", concurrency_limit=min(self._places, MAX_THREADS))
         return demo
 
-    def _questions(self, image: gr.Image, banner: gr.HTML, demo: gr.Blocks) -> None:
-        with gr.Tabs():
-            with gr.Tab("Label groups"):
-                groups = gr.CheckboxGroup(label="Look for", choices=[], show_label=False)
-                top_k = gr.Slider(1, 20, value=5, step=1, label="Labels per group")
-            with gr.Tab("Your own labels"):
-                labels = gr.Textbox(label="Labels, separated by commas", placeholder="a cat, a dog, breakfast", lines=2)
-                with gr.Row():
-                    template = gr.Textbox(DEFAULT_TEMPLATE, label="Prompt", scale=3)
-                    independent = gr.Checkbox(False, label="Score each label alone", scale=2)
-                ask = gr.Button("Score these labels", variant="primary")
-        result = gr.HTML(view.waiting_html(), elem_id="result", min_height=220)
-        with gr.Accordion("The result as JSON", open=False):
-            raw = gr.JSON(show_label=False)
+    async def show(self, value: Any) -> dict[str, Any] | None:
+        """Answer a question of the page."""
+        if not value:
+            return None
+        if self._limiter is None:  # more threads than places, so that one too many is told so at once
+            self._limiter = CapacityLimiter(self._places + SPARE_THREADS)
+        return await anyio.to_thread.run_sync(self._show, value, limiter=self._limiter)
 
-        asking: dict[str, Any] = {
-            "outputs": [result, raw],
-            "preprocess": False,
-            "api_visibility": "private",
-            "trigger_mode": "always_last",
-            "show_progress": "minimal",
-            **self._event,
-        }
-        image.change(self.show_new, [image, groups, top_k], **asking)
-        gr.on([groups.change, top_k.release], self.show_groups, [image, groups, top_k], **asking)
-        gr.on([ask.click, labels.submit], self.show_labels, [image, labels, template, independent], **asking)
-        # The groups arrive with the model; their change asks again about a picture that is already there.
-        timer = gr.Timer(POLL_SECONDS)
-        gr.on(
-            [demo.load, timer.tick],
-            self.refresh,
-            [groups],
-            [banner, groups, timer],
-            queue=False,
-            preprocess=False,
-            show_progress="hidden",
-            api_visibility="private",
-        )
-
-    # What the page calls.
-
-    def show_new(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
-        """Analyse a picture that was just put in, perhaps before the page has its groups."""
-        return self._show(PAGE, image, lambda: Options.of(groups=groups or None, top_k=top_k))
-
-    def show_groups(self, image: Any, groups: Any, top_k: Any) -> tuple[str, dict[str, Any] | None]:
-        """Analyse the same picture with other groups."""
-        return self._show(PAGE.again(), image, lambda: Options.of(groups=groups, top_k=top_k))
-
-    def show_labels(
-        self, image: Any, labels: Any, template: Any, independent: Any
-    ) -> tuple[str, dict[str, Any] | None]:
-        """Score the same picture against labels of the user's own."""
-        return self._show(
-            PAGE.again(),
-            image,
-            lambda: Options.of(labels=labels or "", template=template, independent=bool(independent)),
-        )
-
-    def refresh(self, chosen: list[str]) -> tuple[str, Any, Any]:
-        """Bring the banner up to date, and once the model is there the groups; then stop asking."""
+    def refresh(self) -> tuple[dict[str, Any], Any]:
+        """Say how far the model is; once it is there, stop asking."""
         status = self._loader.status
         if not status.ready:
-            return self._banner(), gr.skip(), gr.Timer(active=status.phase != "failed")
+            return page_status(status, max_bytes=self._max_bytes), gr.Timer(active=True)
         serving = self._loader.serving()
-        choices = [(group.title, name) for name, group in serving.groups.items()]
-        value = chosen or list(serving.default_groups)
-        return self._banner(), gr.CheckboxGroup(choices=choices, value=value), gr.Timer(active=False)
+        told = page_status(
+            status,
+            max_bytes=self._max_bytes,
+            model=serving.model.info,
+            groups=serving.groups,
+            default_groups=serving.default_groups,
+            preprocessing=serving.model.preprocessing,
+        )
+        return told, gr.Timer(active=False)
 
-    def _show(
-        self, endpoint: Endpoint, image: Any, options: Callable[[], Options]
-    ) -> tuple[str, dict[str, Any] | None]:
-        if image is None and endpoint == PAGE.again():  # the answer to a picture that just came in may be overtaken
-            return gr.skip(), gr.skip()
-        if image is None:
-            return view.waiting_html(), None
-        try:
-            result = self._run(endpoint, image, options)
-        except NotReady:
-            return view.waiting_html(), None  # the banner says how far the model is
-        except ClipAppError as error:
-            return view.error_html(error, _request_id()), None
-        return view.result_html(result, self._loader.serving().groups), result.model_dump()
-
-    def _run(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
+    def _show(self, value: Any) -> dict[str, Any]:
+        number = number_of(value)
         context = current_request()
-        with Observation(endpoint, since=context.started if context else None) as observation:
-            data, name = read_upload(image, self._max_bytes)
-            return self._analyzer.analyze(data, options(), observation, name=name)
+        endpoint = PAGE if is_fresh(value) else PAGE.again()
+        try:
+            with Observation(endpoint, since=context.started if context else None) as observation:
+                asked = Question.of(value, self._max_bytes)
+                result = self._analyzer.analyze(asked.data, asked.options, observation, name=asked.name)
+        except ClipAppError as error:
+            return refusal(number, error, context.id if context else "")
+        return answer(number, result, self._loader.serving().groups)
 
-    def _banner(self) -> str:
-        status = self._loader.status
-        return view.status_html(status, self._loader.serving().model.info if status.ready else None)
 
-
-def _request_id() -> str:
-    context = current_request()
-    return context.id if context else ""
+def _part(name: str) -> Any:
+    """A part of the page: its markup, which its script fills in the visitor's language."""
+    return gr.HTML(
+        html_template=(PAGE_FILES / f"{name}.html").read_text("utf-8"),
+        js_on_load=START.replace("PART", name),
+        apply_default_css=False,
+        elem_id=name,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from http.cookies import SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -24,6 +24,7 @@ class Balancer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.replicas = replicas
         self.sticky = sticky
+        self.says_so = True  # that a replica is gone
         self.seen = dict.fromkeys(range(len(replicas)), 0)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self._turns = itertools.cycle(range(len(replicas)))
@@ -44,10 +45,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         number = self.server.choose(self.headers.get("Cookie", ""))
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP | {"accept-encoding"}}
-        with httpx.stream(
-            self.command, self.server.replicas[number] + self.path, headers=headers, content=body, timeout=60
-        ) as answer:
+        headers = {k: v for k, v in self.headers.items() if k.lower() not in HOP_BY_HOP}
+        headers["Accept-Encoding"] = "identity"  # passed on as it comes
+        to = self.server.replicas[number] + self.path
+        try:
+            self._pass_on(number, httpx.stream(self.command, to, headers=headers, content=body, timeout=60))
+        except httpx.ConnectError:
+            if self.server.says_so:
+                self.send_error(502)
+
+    def _pass_on(self, number: int, stream: AbstractContextManager[httpx.Response]) -> None:
+        with stream as answer:
             self.send_response(answer.status_code)
             for name, value in answer.headers.multi_items():
                 if name.lower() not in HOP_BY_HOP:

@@ -17,6 +17,7 @@ UPLOAD, REQUEST = 2_000_000, 3_000_000
 LIMITS = {
     "/gradio_api/upload": UPLOAD + OVERHEAD,
     "/api/analyze": REQUEST + OVERHEAD,
+    "/gradio_api/run/predict": 2_666_668 + OVERHEAD,  # the same picture in base64
     "/gradio_api/queue/join": JSON_LIMIT,
     "/": JSON_LIMIT,
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
-import shutil
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +17,10 @@ import pytest
 from conftest import CURSED, need, served
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import expect
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
+from real_browser import add_label, answered, chromium, put_in, visit
 from typer.testing import CliRunner
 
 FILE = {"_type": "gradio.FileData"}
@@ -172,43 +173,55 @@ def test_what_gradio_refuses_at_the_door(app: str, photographs: dict[str, Path])
 
 @need("chromium")
 def test_the_page(app: str, photographs: dict[str, Path], broken: Path, tmp_path: Path) -> None:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 1000})
-        page.set_default_timeout(20_000)
-        expect.set_options(timeout=20_000)
-        page.goto(app)
-        expect(page.get_by_label("Scenes")).to_be_visible()  # a picture before the groups would be asked about twice
+    with chromium() as browser, visit(browser, app) as page:
         before = counted(app)
         put_in(page, photographs["cat"])
-        expect(page.locator('[data-group="objects"] .ca-row').first).to_be_visible()
+        answered(page)
         page.get_by_label("Scenes").uncheck()  # the same picture again
         expect(page.locator('[data-group="scenes"]')).to_have_count(0)
-        page.get_by_role("tab", name="Your own labels").click()
-        page.get_by_label("Labels, separated by commas").fill(f"cat, {CURSED}")
-        page.get_by_role("button", name="Score these labels").click()
-        expect(page.locator('#result [role="alert"]')).to_contain_text(
-            re.compile("says more.*Request [0-9a-f]{32}", re.S)
-        )
-        page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
+        add_label(page, CURSED)
+        expect(page.locator("#ca-verdict")).to_contain_text("Something went wrong that is not known")
+        page.locator("#ca-results summary").click()
+        expect(page.locator("#ca-results")).to_contain_text(re.compile("says more.*Request [0-9a-f]{32}", re.S))
+        page.get_by_role("button", name=f"Remove {CURSED}").click()
+        answered(page)
         put_in(page, broken)
-        expect(page.locator('#result [role="alert"]')).to_contain_text("damaged")
-        page.get_by_label("Remove Image").or_(page.get_by_label("Clear")).first.click()
-        (tmp_path / "big.png").write_bytes(photographs["cat"].read_bytes() + bytes(OVERSIZED))
-        put_in(page, tmp_path / "big.png")  # the page itself stops it; it never arrives
-        expect(page.get_by_text("exceed the maximum allowed size").first).to_be_visible()
-        browser.close()
+        expect(page.locator("#ca-verdict")).to_contain_text("not a picture that can be read")
+        (tmp_path / "big.tiff").write_bytes(bytes(OVERSIZED))
+        put_in(page, tmp_path / "big.tiff")  # the page itself stops it; it never arrives
+        expect(page.locator("#ca-picture-problem")).to_contain_text("are accepted")
     assert difference(counted(app), before) == {
-        "ui/ok": 2,
+        "ui/ok": 3,
         "ui/error": 1,
         "ui/invalid": 1,
         "uploaded/ui": 2,
-        "timed/ui": 4,
+        "timed/ui": 5,
     }
 
 
-def put_in(page: Page, path: Path) -> None:
-    page.locator("#picture input[type=file]").set_input_files(path)
+def question(picture: object, **options: object) -> dict[str, object]:
+    return {"data": [{"picture": {"url": picture}, "options": options, "number": 1}], "fn_index": 0}
+
+
+def test_the_questions_of_the_page(app: str, photographs: dict[str, Path]) -> None:
+    url = f"data:image/png;base64,{base64.b64encode(photographs['cat'].read_bytes()).decode()}"
+    before = counted(app)
+    for body, code in (
+        (question(url), None),
+        (question("/etc/passwd"), "bad_option"),
+        (question(url, groups=["birds"]), "bad_option"),
+        (question(f"data:image/png;base64,{'A' * 27_000_000}"), "too_large"),  # by the picture's own bound
+    ):
+        (told,) = httpx.post(f"{app}/gradio_api/run/predict", json=body, timeout=60).json()["data"]
+        assert (told["error"] or {}).get("code") == code
+    huge = question("A" * 28_000_000)  # by the body's
+    assert httpx.post(f"{app}/gradio_api/run/predict", json=huge, timeout=60).status_code == 413
+    assert difference(counted(app), before) == {
+        "ui/ok": 1,
+        "ui/invalid": 4,
+        "uploaded/ui": 5,
+        "timed/ui": 4,
+    }
 
 
 def test_the_command_line(damaged: Path, photographs: dict[str, Path], broken: Path, tmp_path: Path) -> None:

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import inspect
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
 from clip_app.endpoints import ENDPOINTS
 from clip_app.errors import BadOption
-from clip_app.gradio_host import CountedBlocks, end_streams, gradio, mount, read_upload
-from clip_app.gradio_routes import CLOSED, JOIN, NAMED, UPLOAD
+from clip_app.gradio_host import CountedBlocks, Dress, end_streams, gradio, mount, read_upload
+from clip_app.gradio_routes import CLOSED, JOIN, NAMED, RUN, UPLOAD
 from clip_app.settings import load_settings
 
-CSS = Path(sys.modules["clip_app"].__file__ or "").parent / "page.css"
+DRESS = Dress(
+    theme=None,
+    title="What & where",
+    description="Says <what> is there.",
+    picture="examples/coffee.jpg",
+    texts={"en": {"common.complete": "Done"}},
+)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def demo() -> CountedBlocks:
 
 @pytest.fixture(scope="module")
 def mounted(demo: CountedBlocks) -> FastAPI:
-    return mount(FastAPI(), demo, load_settings(model="bundled"), theme=None, css=CSS)
+    return mount(FastAPI(), demo, load_settings(model="bundled"), DRESS)
 
 
 def test_the_lean_import_reports_nothing_and_writes_no_stub() -> None:
@@ -51,6 +57,22 @@ def test_a_mounted_page_counts_as_launched_or_any_path_of_the_server_would_be_co
 
 def test_the_mounted_application_is_the_one_that_serves(demo: CountedBlocks, mounted: FastAPI) -> None:
     assert mounted.get_blocks() is demo  # type: ignore[attr-defined]
+
+
+def test_a_shared_link_shows_our_words_and_nothing_of_gradios(mounted: FastAPI) -> None:
+    document = TestClient(mounted, base_url="http://example.org").get("/").text
+    assert '<meta property="og:title" content="What &amp; where" />' in document
+    assert "Says &lt;what&gt; is there." in document
+    assert 'content="http://example.org/examples/coffee.jpg"' in document
+    assert document.count('property="og:title"') == document.count('property="og:image"') == 1
+    assert "{url}" not in document
+    assert "raw.githubusercontent" not in document
+    assert 'href="/' not in document, "what is behind a prefix is not found from the root"
+
+
+def test_every_language_reaches_the_browser(mounted: FastAPI) -> None:
+    config = TestClient(mounted).get("/config").json()
+    assert config["i18n_translations"] == {"en": {"common.complete": "Done"}}
 
 
 def test_process_api_is_what_every_call_goes_through(demo: CountedBlocks) -> None:
@@ -96,6 +118,6 @@ def paths(router: Any) -> Iterator[str]:
 def test_the_routes_that_are_closed_counted_and_bounded_are_gradios(mounted: FastAPI) -> None:
     known = list(paths(mounted.router))
     switched_off = "/gradio_api/run-history"  # mount's run_history=False
-    for door in (UPLOAD, JOIN, *NAMED, *CLOSED):
+    for door in (UPLOAD, JOIN, RUN.removesuffix("predict"), *NAMED, *CLOSED):
         start = door.removesuffix("http").rstrip("/")  # what follows is a value
         assert door == switched_off or any(path.startswith(start) for path in known), door

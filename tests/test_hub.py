@@ -71,6 +71,8 @@ def test_the_page_is_up_and_tells_the_progress_while_the_model_is_fetched(hub: F
             "ready": True,
             "phase": "ready",
             "progress": 1.0,
+            "done_bytes": None,
+            "total_bytes": None,
             "message": "",
             "reason": None,
             "left_out": [],

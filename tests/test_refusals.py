@@ -122,6 +122,12 @@ def test_a_refused_picture_is_an_uploaded_one() -> None:
     assert REST.source == "rest"
 
 
+@pytest.mark.parametrize("size", [900_000, JSON_LIMIT + 1, 2 * JSON_LIMIT])
+def test_a_question_of_the_page_is_known_however_large_its_picture(size: int) -> None:
+    body = json.dumps({"data": ["A" * size], "fn_index": 0}).encode()
+    assert refused(answers(500), "/gradio_api/run/predict", body) == {("ui", "error"): 1}
+
+
 @pytest.mark.parametrize("size", [900_000, JSON_LIMIT, JSON_LIMIT + 1])
 def test_a_body_is_listened_to_until_it_is_larger_than_json_may_be(size: int) -> None:
     body = json.dumps({"fn_index": 0}).encode().rjust(size)

@@ -10,6 +10,8 @@ import pytest
 from balancer import balancing
 from conftest import served
 from gradio_client import Client, handle_file
+from playwright.sync_api import expect
+from real_browser import add_label, answered, chromium, put_in, verdict, visit
 
 FILE = {"_type": "gradio.FileData"}
 TRIES = 6
@@ -21,8 +23,8 @@ def replicas(server: str) -> Iterator[list[str]]:
         yield [server, other]
 
 
-def ask_the_page(client: httpx.Client, picture: Path, replicas: tuple[str, str, str] = ("", "", "")) -> str:
-    """Upload, call and fetch the answer, as the page does; return what the stream of the answer says."""
+def ask_in_three_steps(client: httpx.Client, picture: Path, replicas: tuple[str, str, str] = ("", "", "")) -> str:
+    """Upload, call and fetch the answer, as gradio_client does; return what the stream of the answer says."""
     upload, call, answer = replicas
     with picture.open("rb") as file:
         (path,) = client.post(f"{upload}/gradio_api/upload", files={"files": file}).json()
@@ -41,6 +43,37 @@ def test_rest_works_behind_any_balancer(replicas: list[str], photographs: dict[s
         assert balancer.seen == {0: TRIES, 1: TRIES}
 
 
+def test_each_question_of_the_page_may_go_to_another_replica(replicas: list[str], photographs: dict[str, Path]) -> None:
+    with chromium() as browser, balancing(replicas) as balancer:
+        failed: list[str] = []
+        for _ in range(TRIES):  # each a visitor of its own
+            with visit(browser, balancer.url) as page:
+                page.on("response", lambda r: failed.append(r.url) if r.status >= 400 else None)
+                put_in(page, photographs["coffee"])
+                answered(page)
+                assert verdict(page).startswith("Best match: cup of coffee")
+                add_label(page, "a mug")
+                expect(page.locator('[data-group="labels"] .ca-row').first).to_be_attached()
+        assert failed == []
+        assert min(balancer.seen.values()) > TRIES
+
+
+@pytest.mark.parametrize("says_so", [True, False], ids=["502", "connection closed"])
+def test_a_replica_that_ends_between_two_answers_goes_unnoticed(
+    replicas: list[str], photographs: dict[str, Path], says_so: bool
+) -> None:
+    with chromium() as browser, balancing(list(replicas)) as balancer:
+        balancer.says_so = says_so
+        with visit(browser, balancer.url) as page:
+            put_in(page, photographs["coffee"])
+            answered(page)
+            balancer.replicas[1] = "http://127.0.0.1:1"  # gone, and the balancer does not know it yet
+            for label in ("a mug", "a dog", "a cup"):
+                add_label(page, label)
+                expect(page.locator('[data-group="labels"] .ca-label').filter(has_text=label)).to_be_attached()
+                assert "cannot be reached" not in verdict(page)
+
+
 @pytest.mark.parametrize(
     ("upload", "call", "answer", "end"),
     [
@@ -49,25 +82,19 @@ def test_rest_works_behind_any_balancer(replicas: list[str], photographs: dict[s
         (0, 0, 1, "event: error"),  # the call waits in the queue of the other one
     ],
 )
-def test_the_page_needs_one_and_the_same_replica(
+def test_a_program_that_uploads_first_needs_one_and_the_same_replica(
     replicas: list[str], photographs: dict[str, Path], upload: int, call: int, answer: int, end: str
 ) -> None:
     chosen = (replicas[upload], replicas[call], replicas[answer])
     with httpx.Client(timeout=60) as client:
-        assert ask_the_page(client, photographs["coffee"], chosen) == end
+        assert ask_in_three_steps(client, photographs["coffee"], chosen) == end
 
 
-def test_the_page_never_works_where_requests_take_turns(replicas: list[str], photographs: dict[str, Path]) -> None:
-    with balancing(replicas) as balancer, httpx.Client(base_url=balancer.url, timeout=60) as client:
-        answers = [ask_the_page(client, photographs["coffee"]) for _ in range(TRIES)]
-    assert answers == ["event: error"] * TRIES
-
-
-def test_with_a_cookie_the_page_works_and_visitors_spread(replicas: list[str], photographs: dict[str, Path]) -> None:
+def test_with_a_cookie_programs_work_and_spread(replicas: list[str], photographs: dict[str, Path]) -> None:
     with balancing(replicas, sticky=True) as balancer:
-        for _ in range(TRIES):  # each a visitor with cookies of its own
+        for _ in range(TRIES):  # each with cookies of its own
             with httpx.Client(base_url=balancer.url, timeout=60) as client:
-                assert ask_the_page(client, photographs["coffee"]) == "event: complete"
+                assert ask_in_three_steps(client, photographs["coffee"]) == "event: complete"
         assert balancer.seen == {0: 3 * TRIES // 2, 1: 3 * TRIES // 2}
 
 

@@ -1,111 +1,83 @@
 from __future__ import annotations
 
-import re
-
 import pytest
+from PIL import Image
 
-from clip_app.errors import BadOption
+from clip_app.errors import Busy, UndecodableImage
 from clip_app.labels import LabelGroup
+from clip_app.preprocessing import Preprocessing
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, ModelInfo, Timings
 from clip_app.status import LoadStatus
-from clip_app.view import error_html, result_html, status_html, waiting_html
+from clip_app.view import EXAMPLES, answer, page_status, refusal
 
-EVIL = '<script>"'
-
-
-def model(*, bundled: bool = False, revision: str = "main") -> ModelInfo:
-    return ModelInfo(id="acme/<clip>", revision=revision, engine="torch", precision="float32", bundled=bundled)
-
-
-def result(revision: str = "main") -> AnalysisResult:
-    scores = [
-        LabelScore(label="a cat", confidence=0.7512, similarity=0.31),
-        LabelScore(label=EVIL, confidence=0.1, similarity=0.2),
-    ]
-    groups = [
-        GroupResult(name="pets", no_match=0.1488, labels=scores),
-        GroupResult(name="labels", no_match=1, labels=[]),
-    ]
-    return AnalysisResult(
-        model=model(revision=revision),
-        image=ImageInfo(name="x", width=30, height=20),
-        groups=groups,
-        timings_ms=Timings(decode=3, preprocess=4, queue=1, encode=20, score=2, total=31),
-    )
-
-
+MODEL = ModelInfo(id="acme/clip", revision="main", engine="torch", precision="float32", bundled=False)
 GROUPS = {"pets": LabelGroup(name="pets", title="Pets & co", labels=("a cat",))}
 
 
-def test_a_result_is_a_bar_for_each_label_and_one_for_none_of_them() -> None:
-    html = result_html(result(), GROUPS)
-    assert re.findall(r'<span class="ca-value">([\d.]+) %</span>', html) == ["75.1", "10.0", "14.9", "100.0"]
-    assert re.findall(r'width:([\d.]+)%"', html)[0] == "75.12"
-    assert re.findall(r"<h3>(.*?)</h3>", html) == ["Pets &amp; co", "Your labels"]
-    assert html.count("none of these</span>") == 2
-    assert "similarity 0.310" in html
+def result(*groups: GroupResult) -> AnalysisResult:
+    image = ImageInfo(name="x", width=30, height=20)
+    return AnalysisResult(model=MODEL, image=image, groups=list(groups), timings_ms=Timings(total=31))
 
 
-def test_the_foot_says_which_model_and_where_the_time_went() -> None:
-    html = result_html(result(), GROUPS)
-    assert "acme/&lt;clip&gt; (main), torch float32 &middot; 30 x 20 pixels" in html
-    assert "31 ms: decode 7, queue 1, encode 20, score 2" in html
+def group(name: str, confidence: float, no_match: float = 0.1) -> GroupResult:
+    return GroupResult(
+        name=name, no_match=no_match, labels=[LabelScore(label="a cat", confidence=confidence, similarity=0.3)]
+    )
 
 
-@pytest.mark.parametrize(
-    ("revision", "shown"), [("0123456" + "f" * 33, "(0123456)"), ("my-long-branch", "(my-long-branch)")]
-)
-def test_a_commit_is_shown_by_its_beginning_and_a_branch_whole(revision: str, shown: str) -> None:
-    assert shown in result_html(result(revision), GROUPS)
+def test_an_answer_has_its_number_its_verdict_and_the_titles_of_what_was_asked() -> None:
+    told = answer(7, result(group("pets", 0.8), group("labels", 0.6)), GROUPS)
+    assert told["number"] == 7
+    assert told["titles"] == {"pets": "Pets & co", "labels": "Your labels"}
+    assert (told["verdict"]["level"], told["verdict"]["group"]) == ("clear", "labels")
+    assert told["error"] is None
+    assert AnalysisResult(**told["result"]).groups[0].name == "pets"
 
 
-def test_what_a_client_sent_is_never_markup() -> None:
-    for html in (result_html(result(), GROUPS), error_html(BadOption(EVIL), EVIL)):
-        assert "<script>" not in html
-        assert "&lt;script&gt;" in html
+def test_a_refusal_says_why_and_when_to_come_back() -> None:
+    told = refusal(8, Busy("64 pictures are in the works."), "seven")
+    assert told["error"] == {
+        "code": "busy",
+        "message": "64 pictures are in the works.",
+        "request_id": "seven",
+        "retry_after": 1,
+    }
+    assert (told["number"], told["result"]) == (8, None)
+    assert refusal(9, UndecodableImage("No."), "")["error"]["retry_after"] is None
 
 
-def test_an_error_says_what_to_do_and_what_to_ask_about() -> None:
-    html = error_html(BadOption("Do this."), "seven")
-    assert "Do this." in html
-    assert "Request seven" in html
-    assert "appear here" in waiting_html()
+def test_the_status_counts_the_bytes_while_the_model_is_fetched() -> None:
+    told = page_status(LoadStatus("fetching", 0.25, done_bytes=5, total_bytes=20), max_bytes=9)
+    assert (told["phase"], told["done_bytes"], told["total_bytes"]) == ("fetching", 5, 20)
+    assert (told["ready"], told["model"], told["groups"], told["resize"]) == (False, None, [], None)
+    assert told["max_bytes"] == 9
 
 
-@pytest.mark.parametrize(
-    ("status", "info", "title", "says"),
-    [
-        (LoadStatus("failed", reason="No <disk>."), None, "No model.", "No &lt;disk&gt;"),
-        (LoadStatus("failed", reason="x"), model(), "No model.", "server&#x27;s log"),
-        (LoadStatus("fetching", 0.25), None, "Getting ready.", "width:25%"),
-        (LoadStatus("labels", 0.5), None, "Getting ready.", "width:50%"),
-        (LoadStatus("ready", verified=False), model(bundled=True), "Unverified TLS.", "CLIP_APP_CA_BUNDLE"),
-        (
-            LoadStatus("ready", reason="No network."),
-            model(bundled=True),
-            "Demonstration model.",
-            "because: No network.",
-        ),
-    ],
-)
-def test_the_banner_says_what_a_visitor_must_know(
-    status: LoadStatus, info: ModelInfo | None, title: str, says: str
-) -> None:
-    html = status_html(status, info)
-    assert f"<strong>{title}</strong>" in html
-    assert says in html
+def test_the_status_offers_the_examples_of_the_package() -> None:
+    offered = page_status(LoadStatus(), max_bytes=1)["examples"]
+    assert len(offered) >= 4
+    assert all((EXAMPLES / name).is_file() for name in offered)
 
 
-def test_there_is_no_banner_where_all_is_well_and_no_bar_where_nothing_is_measured() -> None:
-    assert status_html(LoadStatus("ready"), model()) == ""
-    assert "width:" not in status_html(LoadStatus("loading"), None)
-    assert "because" not in status_html(LoadStatus("ready"), model(bundled=True))
+def steps(**size: int) -> Preprocessing:
+    return Preprocessing(
+        shortest_edge=size.get("shortest"),
+        size=(size["height"], size["width"]) if "height" in size else None,
+        crop=None,
+        resample=Image.Resampling.BICUBIC,
+        rescale=1 / 255,
+        mean=(0, 0, 0),
+        std=(1, 1, 1),
+    )
 
 
-def test_an_engine_that_was_left_is_told_with_its_reason() -> None:
-    model = ModelInfo(id="a/b", revision="1", engine="torch", precision="float32", bundled=False)
-    status = LoadStatus("ready", 1.0, left_out=("openvino in bfloat16 on cpu: It fails here.",))
-    html = status_html(status, model)
-    assert "torch in float32 serves." in html
-    assert "openvino in bfloat16 on cpu: It fails here." in html
-    assert status_html(LoadStatus("ready", 1.0), model) == ""
+@pytest.mark.parametrize("size", [{"shortest": 224}, {"height": 256, "width": 192}])
+def test_a_ready_model_says_how_its_pictures_are_resized(size: dict[str, int]) -> None:
+    told = page_status(LoadStatus("ready"), max_bytes=1, model=MODEL, groups=GROUPS, preprocessing=steps(**size))
+    unset = {"shortest": None, "width": None, "height": None}
+    assert told["resize"] == unset | size | {"filter": "bicubic"}
+    assert told["groups"] == [{"name": "pets", "title": "Pets & co"}]
+
+
+def test_a_model_that_takes_any_size_gets_the_picture_as_it_is() -> None:
+    assert page_status(LoadStatus("ready"), max_bytes=1, preprocessing=steps())["resize"] is None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clip_app.cli.flags import errors, fail, with_settings
 from clip_app.engines import ENGINES, candidates
@@ -52,12 +52,13 @@ def prefetch(
 
 
 def _fetch(settings: Settings, write_pins: Path | None, deadline: float) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
-        task = progress.add_task(f"Fetching {settings.model}", total=1.0)
+        task = progress.add_task(f"Fetching {settings.model}", total=None)
         hub = Hub(settings, deadline_seconds=deadline)
-        snapshot = hub.fetch(settings.model, settings.revision, lambda share: progress.update(task, completed=share))
-        progress.update(task, completed=1.0)
+        snapshot = hub.fetch(
+            settings.model, settings.revision, lambda done, total: progress.update(task, completed=done, total=total)
+        )
     how = "verified" if hub.verified else "match their pins; the connection was NOT verified"
     size = sum(pin.size for pin in snapshot.files.values())
     typer.echo(f"{settings.model} at {snapshot.revision}: {len(snapshot.files)} files, {size / 1e6:.1f} MB, {how}")

@@ -11,10 +11,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_app.endpoints import ENDPOINTS
-from clip_app.gradio_routes import CLOSED, PREFIX, UNTRUSTED_HEADERS, UPLOAD
+from clip_app.gradio_routes import CLOSED, PREFIX, RUN, UNTRUSTED_HEADERS, UPLOAD
 from clip_app.middleware.request_id import current_request
 
-__all__ = ["JSON_LIMIT", "BodyLimit", "error_response", "route_path"]
+__all__ = ["JSON_LIMIT", "BodyLimit", "error_response", "in_base64", "route_path"]
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
@@ -32,10 +32,10 @@ class BodyLimit:
     """Bounds every body before it is parsed, and closes what is not needed."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int, request_bytes: int) -> None:
-        """Let through Gradio uploads of ``upload_bytes`` and ``request_bytes`` where an endpoint takes files."""
+        """Let through pictures of ``upload_bytes`` of Gradio's, ``request_bytes`` where an endpoint takes files."""
         self.app = app
         paths = [row.path for row in ENDPOINTS.values() if row.path is not None and row.takes_files]
-        self._limits = {UPLOAD: upload_bytes} | dict.fromkeys(paths, request_bytes)
+        self._limits = {UPLOAD: upload_bytes, RUN: in_base64(upload_bytes)} | dict.fromkeys(paths, request_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +52,7 @@ class BodyLimit:
         if int(Headers(scope=scope).get("content-length", "0")) > limit:
             await body.drain()
             await _too_large(limit)(scope, receive, send)
-        elif path.startswith(PREFIX) and not bounded:
+        elif path.startswith(PREFIX) and path != UPLOAD:
             await self._json(scope, body, send)
         else:
             await self._stream(scope, body, send)
@@ -86,6 +86,11 @@ class BodyLimit:
             await error_response(422, "bad_option", message)(scope, body, send)
             return
         await self.app(scope, _replay(content, body), send)
+
+
+def in_base64(size: int) -> int:
+    """The length of so many bytes inside JSON."""
+    return 4 * (size // 3 + 1)
 
 
 def route_path(scope: Scope) -> str:

@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_app.endpoints import ENDPOINTS, GRADIO, PAGE, Endpoint
 from clip_app.errors import Outcome
-from clip_app.gradio_routes import JOIN, NAMED, UPLOAD
+from clip_app.gradio_routes import JOIN, NAMED, RUN, UPLOAD
 from clip_app.middleware.body_limit import JSON_LIMIT, route_path
 from clip_app.middleware.request_id import context_of
 from clip_app.observation import refuse
@@ -67,6 +67,8 @@ class Counting:
         if path == UPLOAD:
             # The page follows its uploads by an id; programs do not.
             return PAGE if "upload_id" in parse_qs(scope["query_string"].decode("latin-1")) else GRADIO
+        if path == RUN and len(body) > JSON_LIMIT:  # which only the page's questions may be
+            return PAGE
         try:
             index = json.loads(body).get("fn_index")
         except (ValueError, AttributeError, RecursionError):

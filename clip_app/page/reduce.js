@@ -1,0 +1,51 @@
+// A picture file to what travels inside the question.
+
+import { canResample, resample } from "./resample.js";
+
+const LONGEST = 50; // times the shorter side: longer ones the server cuts, and says so
+
+// Reduce a file to what the model is shown, by the resize that the model asks for: upright,
+// without EXIF and so without the place. Answers null where that cannot be done here.
+export async function reduce(file, resize) {
+  if (!resize || !canResample(resize.filter)) return null;
+  const whole = await decode(file);
+  if (!whole) return null;
+  const { width, height } = whole;
+  const short = Math.min(width, height);
+  if (Math.max(width, height) > LONGEST * short) return null;
+  const scaled = (side) => Math.trunc((resize.shortest * side) / short);
+  const [newWidth, newHeight] = resize.shortest ? [scaled(width), scaled(height)] : [resize.width, resize.height];
+  const canvas = document.createElement("canvas");
+  const pen = canvas.getContext("2d", { willReadFrequently: true });
+  [canvas.width, canvas.height] = [width, height];
+  pen.fillStyle = "white"; // behind what is transparent, as on the server
+  pen.fillRect(0, 0, width, height);
+  pen.drawImage(whole, 0, 0);
+  whole.close();
+  const small = resample(pen.getImageData(0, 0, width, height), newWidth, newHeight, resize.filter);
+  [canvas.width, canvas.height] = [newWidth, newHeight];
+  pen.putImageData(small, 0, 0);
+  const blob = await new Promise((done) => canvas.toBlob(done, "image/png")); // without loss
+  return blob && { url: await asUrl(blob), sent: blob.size, width, height, shown: true };
+}
+
+export async function whole(file) {
+  const seen = await decode(file);
+  const found = { url: await asUrl(file), sent: file.size, width: seen?.width, height: seen?.height, shown: seen !== null };
+  seen?.close();
+  return found;
+}
+
+function decode(file) {
+  // Colours as they are in the file: the server does not convert profiles either.
+  return createImageBitmap(file, { imageOrientation: "from-image", colorSpaceConversion: "none" }).catch(() => null);
+}
+
+function asUrl(blob) {
+  return new Promise((done, failed) => {
+    const reader = new FileReader();
+    reader.onload = () => done(reader.result);
+    reader.onerror = () => failed(reader.error);
+    reader.readAsDataURL(blob);
+  });
+}
