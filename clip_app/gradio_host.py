@@ -17,12 +17,14 @@ from typing import Any, cast
 
 from fastapi import FastAPI
 from starlette.routing import Mount
+from starlette.staticfiles import StaticFiles
 
 from clip_app.endpoints import Endpoint
 from clip_app.errors import BadOption, ClipAppError
 from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
 from clip_app.observation import refuse
 from clip_app.settings import Settings
+from clip_app.source import examples_folder
 
 __all__ = ["CountedBlocks", "end_streams", "gradio", "mount", "read_upload", "shown"]
 
@@ -63,6 +65,7 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, *, theme: Any, 
     """Mount the page at / after every other route, and return the application that serves it."""
     demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
     demo.state_session_capacity = SESSIONS_KEPT
+    app.mount("/examples", StaticFiles(directory=examples_folder()))
     gradio.mount_gradio_app(
         app,
         demo,
