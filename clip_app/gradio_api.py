@@ -4,7 +4,8 @@
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar, cast
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -13,8 +14,8 @@ from clip_app import __version__
 from clip_app.analyzer import Analyzer
 from clip_app.endpoints import ENDPOINTS, Endpoint
 from clip_app.errors import ClipAppError, NotReady
+from clip_app.gradio_host import describe, read_upload, shown
 from clip_app.gradio_host import gradio as gr
-from clip_app.gradio_host import read_upload, shown
 from clip_app.loading import Loader
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
@@ -22,6 +23,7 @@ from clip_app.options import Options
 from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.settings import Settings
 from clip_app.signatures import keyword_parameters, with_signature
+from clip_app.snippets import example_file
 from clip_app.status import Readiness, readiness
 
 __all__ = ["GradioApi"]
@@ -33,6 +35,8 @@ SUMMARIES = {
     "analyze": "Say what is in a picture: the best labels of each group, with scores.",
     "classify": "Score a picture against your own labels.",
 }
+
+JSON_TYPES = {list: "array", str: "string", int: "integer", bool: "boolean", NoneType: "null"}
 
 
 class Status(Readiness):
@@ -52,6 +56,10 @@ class GradioApi:
         self._analyzer = analyzer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
+        self._picture = (
+            f"A JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or HEIC of at most {settings.max_upload_mb:g} MB. It is uploaded "
+            "first: handle_file does that; with curl it is a request of its own. An address is not fetched."
+        )
 
     def add(self, **event: Any) -> None:
         """Add the endpoints to the Blocks that are being made."""
@@ -68,13 +76,19 @@ class GradioApi:
                 given["labels"] = given["labels"] or ()
             return self._answer(endpoint, image, lambda: Options.of(**given))
 
-        described = [f"{name}: {Options.model_fields[name].description}" for name in endpoint.options]
-        listed = "\n    ".join(["image: The picture.", *described])
         answer.__name__ = endpoint.name
-        answer.__doc__ = f"{SUMMARIES[endpoint.name]}\n\nParameters:\n    {listed}\n"
+        answer.__doc__ = SUMMARIES[endpoint.name]
         image = inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.FileData)
-        options = keyword_parameters(Options, endpoint.options, _api_type)
-        return with_signature(answer, [image, *(p.replace(kind=image.kind) for p in options)], AnalysisResult)
+        options = [p.replace(kind=image.kind) for p in keyword_parameters(Options, endpoint.options, _api_type)]
+        described = {option.name: _described(option, Options.model_fields[option.name]) for option in options}
+        picture = {
+            "label": "Picture",
+            "python_type": {"type": "filepath", "description": self._picture},
+            "component": "Image",  # so that the view names what its JavaScript takes
+            "example_input": example_file(),
+        }
+        with_signature(answer, [image, *options], AnalysisResult)
+        return describe(answer, {"image": picture, **described})
 
     def status(self) -> Status:
         """Say whether the model is ready, how far it is, and which one serves."""
@@ -109,3 +123,22 @@ def _plain(answer: Answer) -> Answer:
 def _api_type(name: str, field: FieldInfo) -> Any:
     """How an option is documented to programs: a list where the model keeps a tuple."""
     return (list[str] | str | None) if name in ("groups", "labels") else field.annotation
+
+
+def _described(option: inspect.Parameter, field: FieldInfo) -> dict[str, Any]:
+    """What Gradio's API says of an option, in the words of every other face."""
+    kinds = get_args(option.annotation) if get_origin(option.annotation) in (Union, UnionType) else (option.annotation,)
+    names = [JSON_TYPES[get_origin(kind) or kind] for kind in kinds]
+    schema: dict[str, Any] = {"type": names if len(names) > 1 else names[0]}
+    if "array" in names:
+        schema["items"] = {"type": "string"}
+    # The view adds None where it is the default.
+    python = [str(kind) if get_args(kind) else kind.__name__ for kind in kinds if kind is not NoneType]
+    return {
+        "label": field.title,
+        "parameter_has_default": True,
+        "parameter_default": option.default,
+        "type": schema,
+        "python_type": {"type": " | ".join(python), "description": field.description},
+        "example_input": (field.examples or [option.default])[0],
+    }

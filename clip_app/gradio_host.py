@@ -11,26 +11,40 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from jinja2 import ChoiceLoader, DictLoader
 from starlette.routing import Mount
 
 from clip_app.endpoints import Endpoint
 from clip_app.errors import BadOption, ClipAppError
+from clip_app.gradio_routes import PREFIX
 from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
 from clip_app.observation import refuse
 from clip_app.settings import Settings
+from clip_app.snippets import code_snippets, example_file
 
-__all__ = ["CountedBlocks", "Dress", "end_streams", "gradio", "mount", "read_upload", "shown"]
+__all__ = [
+    "CountedBlocks",
+    "Dress",
+    "describe",
+    "document",
+    "end_streams",
+    "gradio",
+    "mount",
+    "read_upload",
+    "shown",
+]
 
 logger = logging.getLogger("clip_app")
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 SESSIONS_KEPT = 500
 
@@ -82,6 +96,7 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, dress: Dress) -
     _dress_document(dress)
     demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
     demo.state_session_capacity = SESSIONS_KEPT
+    document(app, demo, settings)
     gradio.mount_gradio_app(
         app,
         demo,
@@ -132,6 +147,32 @@ def _dress_document(dress: Dress) -> None:
     environment.cache.clear()
 
 
+def document(app: FastAPI, demo: CountedBlocks, settings: Settings) -> None:
+    """Answer /gradio_api/info before Gradio does, with code that runs.
+
+    Gradio keeps what it answered first, with the address that whoever asked first went to.
+    """
+
+    @app.get(f"{PREFIX}info", include_in_schema=False)
+    @app.get(f"{PREFIX}info/", include_in_schema=False)
+    def info(request: Request) -> Any:
+        told = demo.get_api_info()
+        root = gradio.route_utils.get_root_url(request, f"{PREFIX}info", settings.root_path or None)
+        for name, endpoint in told["named_endpoints"].items():
+            for parameter in endpoint["parameters"]:
+                if parameter["example_input"] == example_file():
+                    parameter["example_input"] = example_file(root)
+            values = {parameter["parameter_name"]: parameter["example_input"] for parameter in endpoint["parameters"]}
+            endpoint["code_snippets"] = code_snippets(root, name.removeprefix("/"), values)
+        return told
+
+
+def describe(function: Function, parameters: Mapping[str, Mapping[str, Any]]) -> Function:
+    """Say what ``gr.api`` cannot know of a function's parameters, in the words of /gradio_api/info."""
+    function.api_parameters = parameters  # type: ignore[attr-defined]
+    return function
+
+
 def end_streams(mounted: FastAPI | None) -> None:
     """End Gradio's endless streams, which would hold a stop up."""
     if (stop := getattr(mounted, "stop_event", None)) is not None:
@@ -173,6 +214,18 @@ class CountedBlocks(gradio.Blocks):  # type: ignore[misc]  # Gradio's types are 
     def functions(self) -> dict[int, Endpoint]:
         """Functions that analyse pictures, by their index."""
         return {index: self.endpoints[fn.name] for index, fn in self.fns.items() if fn.name in self.endpoints}
+
+    def get_api_info(self, *arguments: Any, **options: Any) -> Any:
+        """What the API says of itself, with the texts of :func:`describe`."""
+        told = super().get_api_info(*arguments, **options)
+        for fn in self.fns.values():
+            described = getattr(fn.fn, "api_parameters", {})
+            endpoint = told["named_endpoints"].get(f"/{fn.api_name}", {"parameters": [], "returns": []})
+            for parameter in endpoint["parameters"]:
+                parameter.update(described.get(parameter["parameter_name"], {}))
+            for result in endpoint["returns"]:
+                result["label"] = "result"
+        return told
 
     async def process_api(self, block_fn: Any, *arguments: Any, **options: Any) -> dict[str, Any]:
         """Run one call; where Gradio refuses its values before the function sees them, say so and count it."""

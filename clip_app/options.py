@@ -29,14 +29,32 @@ class Options(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     groups: tuple[str, ...] | None = Field(
-        None, description="Names of label groups, such as objects, scenes, content; by default the model's own choice."
+        None,
+        title="Label groups",
+        description="Names of label groups, such as objects, scenes, content; by default the model's own choice.",
+        examples=[["objects"]],
     )
-    labels: tuple[str, ...] | None = Field(None, description="Your own labels, as a list or separated by commas.")
+    labels: tuple[str, ...] | None = Field(
+        None,
+        title="Your own labels",
+        description="Your own labels, as a list or separated by commas.",
+        examples=[["cup of coffee", "teapot"]],
+    )
     template: str | None = Field(
-        None, description=f"The prompt of your own labels, with {{}} where the label goes, such as: {DEFAULT_TEMPLATE}"
+        None,
+        title="Prompt",
+        description=f"The prompt of your own labels, with {{}} where the label goes, such as: {DEFAULT_TEMPLATE}",
+        examples=[DEFAULT_TEMPLATE],
     )
-    independent: bool = Field(False, description="Score each label alone instead of against the others.")
-    top_k: int | None = Field(None, description="Labels per group, best first; 5, or all of your own.")
+    independent: bool = Field(
+        False,
+        title="Score alone",
+        description="Score each label alone instead of against the others.",
+        examples=[False],
+    )
+    top_k: int | None = Field(
+        None, title="Labels per group", description="Labels per group, best first; 5, or all of your own.", examples=[3]
+    )
 
     @field_validator("groups", "labels", mode="before")
     @classmethod

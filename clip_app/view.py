@@ -12,12 +12,12 @@ from clip_app.errors import ClipAppError
 from clip_app.labels import LabelGroup
 from clip_app.preprocessing import Preprocessing
 from clip_app.results import AnalysisResult, ModelInfo
+from clip_app.source import examples_folder
 from clip_app.status import LoadStatus, Readiness, readiness
 from clip_app.verdict import Verdict, verdict
 
-__all__ = ["EXAMPLES", "PAGE_FILES", "PageAnswer", "PageStatus", "answer", "page_status", "refusal"]
+__all__ = ["PAGE_FILES", "PageAnswer", "PageStatus", "answer", "page_status", "refusal"]
 
-EXAMPLES = Path(__file__).parent / "examples"
 PAGE_FILES = Path(__file__).parent / "page"
 TITLES = {"labels": "Your labels"}
 
@@ -112,7 +112,7 @@ def page_status(
         model=model,
         groups=[GroupChoice(name=name, title=group.title) for name, group in (groups or {}).items()],
         default_groups=list(default_groups),
-        examples=sorted(path.name for path in EXAMPLES.glob("*.jpg")),
+        examples=sorted(path.name for path in examples_folder().glob("*.jpg")),
         max_bytes=max_bytes,
         resize=Resize.of(preprocessing) if preprocessing else None,
     ).model_dump()

@@ -50,6 +50,7 @@ CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 
 # Files whose tests start servers, browsers, builds or other programs.
 PROCESSES = (
+    "test_api_docs.py",
     "test_cli.py",
     "test_counting.py",
     "test_dockerfile.py",

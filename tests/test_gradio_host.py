@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 
 from clip_app.endpoints import ENDPOINTS
 from clip_app.errors import BadOption
-from clip_app.gradio_host import CountedBlocks, Dress, end_streams, gradio, mount, read_upload
+from clip_app.gradio_host import CountedBlocks, Dress, describe, document, end_streams, gradio, mount, read_upload
 from clip_app.gradio_routes import CLOSED, JOIN, NAMED, RUN, UPLOAD
 from clip_app.settings import load_settings
 
@@ -34,6 +34,7 @@ def demo() -> CountedBlocks:
 
     demo = CountedBlocks(analytics_enabled=False)
     demo.endpoints = {"analyze": ENDPOINTS["analyze"]}
+    describe(analyze, {"text": {"label": "A text", "example_input": "cat"}})
     with demo:
         gradio.api(analyze, api_name="analyze")
     return demo
@@ -84,6 +85,33 @@ def test_process_api_is_what_every_call_goes_through(demo: CountedBlocks) -> Non
 def test_functions_are_known_by_their_index(demo: CountedBlocks) -> None:
     assert list(demo.functions.values()) == [ENDPOINTS["analyze"]]
     assert set(demo.functions) <= set(demo.fns)
+
+
+def test_the_api_says_of_a_parameter_what_the_function_cannot(demo: CountedBlocks) -> None:
+    endpoint = demo.get_api_info()["named_endpoints"]["/analyze"]
+    assert [(told["parameter_name"], told["label"]) for told in endpoint["parameters"]] == [("text", "A text")]
+    assert [told["label"] for told in endpoint["returns"]] == ["result"]
+
+
+@pytest.mark.parametrize(
+    ("root_path", "url"),
+    [
+        ("", "http://testserver"),
+        ("/clip", "http://testserver/clip"),
+        ("https://clip.example/app", "https://clip.example/app"),
+    ],
+)
+def test_the_code_of_the_api_view_is_ours_and_has_the_address_of_the_page(
+    demo: CountedBlocks, root_path: str, url: str
+) -> None:
+    app = FastAPI()
+    document(app, demo, load_settings(model="bundled", root_path=root_path))
+    client = TestClient(app, root_path=root_path if root_path.startswith("/") else "")
+    for path in ("/gradio_api/info", "/gradio_api/info/?all_endpoints=True"):
+        code = client.get(path).json()["named_endpoints"]["/analyze"]["code_snippets"]
+        assert set(code) == {"python", "javascript", "bash", "cli"}, "the tabs that print code"
+        assert f'Client("{url}")' in code["python"]
+        assert 'text="cat"' in code["python"]
 
 
 def test_the_stop_event_ends_its_streams(mounted: FastAPI) -> None:

@@ -7,8 +7,9 @@ from clip_app.errors import Busy, UndecodableImage
 from clip_app.labels import LabelGroup
 from clip_app.preprocessing import Preprocessing
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore, ModelInfo, Timings
+from clip_app.source import examples_folder
 from clip_app.status import LoadStatus
-from clip_app.view import EXAMPLES, answer, page_status, refusal
+from clip_app.view import answer, page_status, refusal
 
 MODEL = ModelInfo(id="acme/clip", revision="main", engine="torch", precision="float32", bundled=False)
 GROUPS = {"pets": LabelGroup(name="pets", title="Pets & co", labels=("a cat",))}
@@ -56,7 +57,7 @@ def test_the_status_counts_the_bytes_while_the_model_is_fetched() -> None:
 def test_the_status_offers_the_examples_of_the_package() -> None:
     offered = page_status(LoadStatus(), max_bytes=1)["examples"]
     assert len(offered) >= 4
-    assert all((EXAMPLES / name).is_file() for name in offered)
+    assert all((examples_folder() / name).is_file() for name in offered)
 
 
 def steps(**size: int) -> Preprocessing:
