@@ -1,5 +1,6 @@
 // The state of the model, as a pill: how far it is, what serves, and behind "why?" what only an operator can mend.
 
+import { watchApiView } from "./apiview.js";
 import { number, tell, text, translate } from "./page.js";
 
 export function start(element, props, watch) {
@@ -22,6 +23,7 @@ export function start(element, props, watch) {
 
   watch("value", draw);
   draw();
+  watchApiView();
 }
 
 function describe(status, speed) {
