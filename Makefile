@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: run test check lint format bench docs monitoring image image-test k8s-test lock clean
+.PHONY: run test check lint format bench docs screenshots monitoring image image-test k8s-test lock clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -29,6 +29,9 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
 	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py
 	@$(BIN)/python docs/draw_architecture.py
+
+screenshots: $(VENV)/.developed  ## Take the pictures of README and docs from the real page; needs chromium
+	@$(BIN)/python docs/take_screenshots.py
 
 monitoring:  ## Prometheus on loopback against the running app; PORT as for run, PROMETHEUS_PORT overrides 9090
 	@command -v prometheus >/dev/null || { echo "prometheus is not installed; Debian has it under that name"; exit 1; }

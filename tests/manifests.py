@@ -19,7 +19,7 @@ VARIANTS = {
     "single-node": ("single-node", ()),
     "production": ("production", ()),
     "single-node, private-ca": ("single-node", ("private-ca",)),
-    "production, keda, private-ca": ("production", ("keda", "private-ca")),
+    "production, keda, private-ca, sticky": ("production", ("keda", "private-ca", "sticky")),
 }
 UNITS = {"m": 1e-3, "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 

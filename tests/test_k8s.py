@@ -224,7 +224,7 @@ def test_the_job_tries_again_only_where_that_can_help(manifests: Manifests) -> N
 
 
 def test_the_private_authority_reaches_the_writer_as_a_file() -> None:
-    manifests = Manifests.of("production, keda, private-ca")
+    manifests = Manifests.of("production, keda, private-ca, sticky")
     path = manifests.environment(manifests.writer)["CLIP_APP_CA_BUNDLE"]
     (mount,) = [mount for mount in manifests.writer["volumeMounts"] if mount["name"] == "ca"]
     assert Path(path).parent == Path(mount["mountPath"])
@@ -250,7 +250,7 @@ def test_the_autoscaler_goes_from_1_to_3_at_80_percent_and_alone_counts_replicas
 
 
 def test_keda_takes_the_autoscalers_place_and_asks_for_a_metric_that_exists() -> None:
-    manifests = Manifests.of("production, keda, private-ca")
+    manifests = Manifests.of("production, keda, private-ca, sticky")
     assert manifests.all("HorizontalPodAutoscaler") == []
     spec = manifests.one("ScaledObject")["spec"]
     assert spec["scaleTargetRef"]["name"] == manifests.one("Deployment")["metadata"]["name"]
@@ -295,12 +295,20 @@ def test_replicas_spread_over_nodes_and_zones(manifests: Manifests) -> None:
     assert keys == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
 
 
-def test_a_visitor_stays_with_one_pod(production: Manifests) -> None:
+STICKY = "traefik.ingress.kubernetes.io/service.sticky.cookie"
+
+
+def test_any_pod_may_answer_any_request(production: Manifests) -> None:
     service = production.one("Service")
+    assert "sessionAffinity" not in service["spec"]
+    assert STICKY not in service["metadata"].get("annotations", {})
+
+
+def test_a_client_stays_with_one_pod_where_that_is_asked_for() -> None:
+    service = Manifests.of("production, keda, private-ca, sticky").one("Service")
     assert service["spec"]["sessionAffinity"] == "ClientIP"
-    sticky = "traefik.ingress.kubernetes.io/service.sticky.cookie"
     annotations = service["metadata"]["annotations"]
-    assert annotations[sticky] == annotations[f"{sticky}.secure"] == annotations[f"{sticky}.httponly"] == "true"
+    assert annotations[STICKY] == annotations[f"{STICKY}.secure"] == annotations[f"{STICKY}.httponly"] == "true"
 
 
 # What it may do.

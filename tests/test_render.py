@@ -18,7 +18,7 @@ from clip_app.settings import PREFIX, load_settings
 
 ROOT = Path(__file__).parent.parent
 BLUEPRINT = yaml.safe_load((ROOT / "render.yaml").read_text())
-PAGE, REST = BLUEPRINT["services"]
+(SERVICE,) = BLUEPRINT["services"]
 BUILD_ARGUMENTS = {"TORCH_INDEX_URL"}
 
 
@@ -28,7 +28,7 @@ def test_render_would_take_it() -> None:
 
 def changed(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     blueprint: dict[str, Any] = copy.deepcopy(BLUEPRINT)
-    change(blueprint["services"][1])
+    change(blueprint["services"][0])
     return blueprint
 
 
@@ -62,44 +62,41 @@ def variable(name: str, value: object) -> Callable[[dict[str, Any]], object]:
     ],
 )
 def test_a_wrong_blueprint_is_found_out(change: Callable[[dict[str, Any]], object], says: str) -> None:
-    assert f"clip-app-api: {says}" in problems(changed(change), BUILD_ARGUMENTS, GRACE_SECONDS)
+    assert f"clip-app: {says}" in problems(changed(change), BUILD_ARGUMENTS, GRACE_SECONDS)
 
 
-@pytest.mark.parametrize("service", [PAGE, REST], ids=lambda service: service["name"])
-def test_the_app_starts_with_these_variables(service: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_app_starts_with_these_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PORT", "10000")
-    for variable in service["envVars"]:
+    for variable in SERVICE["envVars"]:
         if "value" in variable:
             monkeypatch.setenv(variable["key"], variable["value"])
     settings = load_settings()
     assert (settings.host, settings.port, settings.fallback) == ("0.0.0.0", 10000, "none")
     assert settings.tls_verify
-    assert settings.threads == PLANS[service["plan"]][0], "as many threads as the plan has CPUs"
+    assert settings.threads == PLANS[SERVICE["plan"]][0], "as many threads as the plan has CPUs"
 
 
-@pytest.mark.parametrize("service", [PAGE, REST], ids=lambda service: service["name"])
-def test_the_health_check_answers_within_renders_five_seconds(server: str, service: dict[str, Any]) -> None:
-    assert httpx.get(server + service["healthCheckPath"], timeout=5).status_code == 200
+def test_the_health_check_answers_within_renders_five_seconds(server: str) -> None:
+    assert httpx.get(server + SERVICE["healthCheckPath"], timeout=5).status_code == 200
 
 
-def test_the_page_has_one_instance_and_rest_up_to_three() -> None:
-    assert (PAGE["numInstances"], "scaling" in PAGE) == (1, False)
-    assert REST["scaling"] == {"minInstances": 1, "maxInstances": 3, "targetCPUPercent": 80}
+def test_one_service_has_one_to_three_instances() -> None:
+    assert SERVICE["scaling"] == {"minInstances": 1, "maxInstances": 3, "targetCPUPercent": 80}
 
 
 def test_a_deploy_waits_for_the_checks_and_every_pull_request_gets_a_preview_that_ends() -> None:
-    assert [service["autoDeployTrigger"] for service in BLUEPRINT["services"]] == ["checksPass"] * 2
+    assert SERVICE["autoDeployTrigger"] == "checksPass"
     assert BLUEPRINT["previews"] == {"generation": "automatic", "expireAfterDays": 3}
 
 
 def test_the_last_stage_is_the_one_that_carries_the_model() -> None:
-    dockerfile = (ROOT / PAGE["dockerfilePath"]).read_text()
+    dockerfile = (ROOT / SERVICE["dockerfilePath"]).read_text()
     stages = re.findall(r"^FROM .+ AS ([\w-]+)$", dockerfile, re.MULTILINE)
     assert stages[-1] == "with-model", "Render builds the last stage, and has no volume for a model"
 
 
 def test_build_arguments_are_those_of_the_dockerfile() -> None:
     given = {v["key"] for s in BLUEPRINT["services"] for v in s["envVars"] if not v["key"].startswith(PREFIX)}
-    declared = set(re.findall(r"^ARG (\w+)", (ROOT / PAGE["dockerfilePath"]).read_text(), re.MULTILINE))
+    declared = set(re.findall(r"^ARG (\w+)", (ROOT / SERVICE["dockerfilePath"]).read_text(), re.MULTILINE))
     assert given == BUILD_ARGUMENTS
     assert given <= declared

@@ -30,7 +30,9 @@ export function start(element, props, watch) {
     busy(false);
     if (answer.error) return complain(answer.error);
     say(...verdict(answer.verdict));
-    part("results").replaceChildren(...answer.result.groups.map((group) => drawGroup(group, answer.titles)));
+    const own = (group) => group.name === "labels";
+    const groups = [...answer.result.groups.filter(own), ...answer.result.groups.filter((group) => !own(group))];
+    part("results").replaceChildren(...groups.map((group) => drawGroup(group, answer.titles)));
     part("details-body").replaceChildren(...details(answer, asked.picture));
     part("after").hidden = false;
   }

@@ -1,0 +1,87 @@
+"""Takes the pictures of README and docs from the real page: desktop, phone, dark and German. `make screenshots`."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 760}}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """Serve the bundled model: its page looks the same on every machine."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "clip_app", "serve", "--model", "bundled", "--port", str(port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(600):
+            try:
+                with urllib.request.urlopen(f"{url}/readyz"):
+                    break
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.1)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def ask(page: Page, url: str, example: str, *labels: str) -> None:
+    """Ask about an example as a visitor does."""
+    page.goto(url)
+    page.locator("#ca-gallery .ca-example").first.wait_for()
+    for label in labels:
+        page.locator("#ca-label").fill(label)
+        page.locator("#ca-label").press("Enter")
+    page.locator(f'#ca-gallery [title="{example}"]').click()
+    page.locator('[data-group="labels"]' if labels else '[data-group="objects"]').wait_for()
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    page.wait_for_timeout(400)
+
+
+def take(browser: Browser, url: str, name: str, example: str | None, labels: tuple[str, ...], **options: Any) -> None:
+    """Take one picture in a window with these options of playwright's."""
+    with browser.new_context(**options) as context:
+        page = context.new_page()
+        if example is None:
+            page.goto(url)
+            page.locator("#ca-gallery .ca-example").first.wait_for()
+            page.wait_for_timeout(800)
+        else:
+            ask(page, url, example, *labels)
+        page.screenshot(path=IMAGES / f"{name}.png")
+
+
+def main() -> None:
+    """Write docs/images/page*.png."""
+    own = ("rush hour in New York", "an empty street", "a taxi rank", "breakfast")
+    drinks = ("an espresso", "a cup of tea", "a violin")
+    with served() as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        take(browser, url, "page", "taxis", own, **DESKTOP)
+        take(browser, url, "page-start", None, (), **DESKTOP)
+        take(browser, url, "page-dark", "coffee", drinks, color_scheme="dark", **DESKTOP)
+        take(browser, url, "page-phone", "teddy bear", (), **PHONE)
+        take(browser, url, "page-german", "pizza", (), locale="de", **PHONE)
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
