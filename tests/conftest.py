@@ -36,7 +36,7 @@ os.environ.setdefault("CLIP_APP_THREADS", "1")
 
 from checkpoint import make_checkpoint
 
-from clip_app.bank import LabelBank
+from clip_app.bank import LabelBank, LabelStore
 from clip_app.cache import RepoCache
 from clip_app.engines import Choice, Device, Precision
 from clip_app.model import Model, load_model
@@ -158,7 +158,7 @@ def open_folder(
 
 @pytest.fixture(scope="session")
 def bank(bundled: Model) -> LabelBank:
-    return LabelBank(bundled)
+    return LabelBank(bundled, store=LabelStore(embedded()))
 
 
 @pytest.fixture(scope="session")
@@ -189,6 +189,25 @@ def prepared() -> Path:
     return folder_source(small_checkpoint()).artifacts
 
 
+@functools.cache
+def embedded() -> Path:
+    """Embed the bundled model's labels, once for all processes of a run; the file that they are in."""
+    with filelock.FileLock(f"{CACHE}/embedded.lock"):
+        if not (files := list(bundled_source().artifacts.glob("labels-*.safetensors"))):
+            command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled"]
+            subprocess.run(command, check=True, capture_output=True)
+            files = list(bundled_source().artifacts.glob("labels-*.safetensors"))
+    (file,) = files
+    return file
+
+
+def lend_labels(home: Path) -> None:
+    """Give a cache of its own the labels of the model that stands in: for tests that are not about embedding them."""
+    target = home / "hub" / embedded().relative_to(Path(CACHE, "hub"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(embedded(), target)
+
+
 def warm(home: Path, repo: str | None = None, revision: str = "") -> Path:
     """Give a cache of its own what was made of the small CLIP: for tests that are not about making it.
 
@@ -207,6 +226,7 @@ def served(
     *flags: str, env: dict[str, str] | None = None, ready: bool = True, log: Path | None = None, port: int | None = None
 ) -> Iterator[str]:
     """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
+    lend_labels(Path(env["HF_HOME"])) if env and "HF_HOME" in env else embedded()
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]
