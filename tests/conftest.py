@@ -189,15 +189,14 @@ def prepared() -> Path:
     return folder_source(small_checkpoint()).artifacts
 
 
-@functools.cache
 def embedded() -> Path:
     """Embed the bundled model's labels, once for all processes of a run; the file that they are in."""
     with filelock.FileLock(f"{CACHE}/embedded.lock"):
-        if not (files := list(bundled_source().artifacts.glob("labels-*.safetensors"))):
+        if not (done := Path(CACHE, "embedded")).exists():
             command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled"]
             subprocess.run(command, check=True, capture_output=True)
-            files = list(bundled_source().artifacts.glob("labels-*.safetensors"))
-    (file,) = files
+            done.touch()
+    (file,) = bundled_source().artifacts.glob("labels-*.safetensors")
     return file
 
 
