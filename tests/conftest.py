@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from pathlib import Path
 import filelock
 import httpx
 import pytest
+import uvicorn
 
 # Before anything imports the Hub's client, which reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -40,6 +42,8 @@ from clip_app.bank import LabelBank, LabelStore
 from clip_app.cache import RepoCache
 from clip_app.engines import Choice, Device, Precision
 from clip_app.model import Model, load_model
+from clip_app.server import create_app
+from clip_app.settings import load_settings
 from clip_app.source import Source, bundled_source, folder_source
 
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
@@ -242,10 +246,33 @@ def served(
         assert not list(uploads.glob("clip_app-*")), "a stopped server leaves no uploads behind"
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+@contextmanager
+def served_here(**given: object) -> Iterator[str]:
+    """Serve the bundled model on a free port by a thread of this process.
+
+    For tests of the answers alone: what is counted is this process's, and signals and uploads are the test's.
+    """
+    embedded()
+    settings = load_settings(**({"model": "bundled"} | given))
+    config = uvicorn.Config(
+        create_app(settings), port=free_port(), root_path=settings.root_path, log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(f"http://127.0.0.1:{config.port}/readyz")
+        yield f"http://127.0.0.1:{config.port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
+        assert process is None or process.poll() is None, f"the server ended with {process.returncode}"
         try:
             if httpx.get(url).status_code == 200:
                 return

@@ -95,7 +95,6 @@ class Machine:
         blobs = (self.cache.folder / "blobs").glob("*")
         return sum(path.stat().st_size for path in blobs)
 
-
     def convert(self) -> None:
         """Serve with OpenVINO, of a conversion that lies there: torch takes seconds to import."""
         warm(self.home, self.hub.repo, REVISION)
