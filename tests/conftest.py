@@ -32,6 +32,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
+# As in the converting process: what OpenVINO's tools report, they report from a process of their own.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 # Several workers and servers share the cores: threads that wait for each other only burn them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CLIP_APP_THREADS", "1")
