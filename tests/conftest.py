@@ -70,6 +70,7 @@ PROCESSES = (
     "test_monitoring.py",
     "test_page.py",
     "test_prefetch.py",
+    "test_readme.py",
     "test_render.py",
     "test_rest.py",
     "test_scaling.py",
