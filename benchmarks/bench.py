@@ -227,6 +227,7 @@ def measure_throughput(
             )
             rows.append(row("the same, labels included", "infinity, embeddings only", "images/s", rest, embeddings, 3))
         curve = measure_clients(servers, photo)
+        rows.append(measure_scrape(ours, photo))
         rows += measure_memory(checkpoint, tutorial, photo)
     return rows, curve
 
@@ -240,6 +241,16 @@ def measure_clients(servers: list[Server], photo: Path) -> dict[str, list[tuple[
             result = server.load(kind, clients, max(24, each * min(clients, 8)), photo)
             curve[name].append((clients, result["images_per_second"], result["p95_ms"]))
     return curve
+
+
+def measure_scrape(server: Server, photo: Path) -> Row:
+    """A scrape of a server that has been under load, and so has all of its series, beside one analysis by it."""
+
+    def milliseconds(kind: str) -> float:
+        return server.load(kind, 1, 100, photo)["median_ms"]
+
+    scrape, analysis = by_turns(5, partial(milliseconds, "scrape"), partial(milliseconds, "rest"))
+    return row("a scrape of /metrics", "one analysis of clip_app, 3 labels", "ms", scrape, analysis, 0.2, at_most=True)
 
 
 def measure_memory(checkpoint: Path, tutorial: Server, photo: Path) -> list[Row]:

@@ -22,8 +22,11 @@ WORD_END, START, END = "</w>", "<|startoftext|>", "<|endoftext|>"
 MERGES = 1500
 
 
-def make_checkpoint(folder: Path, *, small: bool = False) -> Path:
-    """Write a CLIP with random weights: of ViT-B/32's shape, or small. Speed does not depend on values."""
+def make_checkpoint(folder: Path, *, small: bool = False, layers: int | None = None) -> Path:
+    """Write a CLIP with random weights: of ViT-B/32's shape, or small. Speed does not depend on values.
+
+    With ``layers``, so many of ViT-B/32's twelve on each side.
+    """
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -36,6 +39,9 @@ def make_checkpoint(folder: Path, *, small: bool = False) -> Path:
         vision = {**layer, "image_size": 64, "patch_size": 16}
         text |= {**layer, "num_hidden_layers": 1, "vocab_size": len(tokenizer)}
         config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=64)
+    elif layers is not None:
+        depth = {"num_hidden_layers": layers}
+        config = CLIPConfig(text_config=text | depth, vision_config=depth)
     network = CLIPModel(config)
     # As training leaves it; what it starts from would make every label as good as another.
     torch.nn.init.constant_(network.logit_scale, 4.6052)

@@ -2,8 +2,8 @@
 
     python benchmarks/load.py KIND PORT CLIENTS COUNT PHOTO
 
-KIND is rest (raw sockets, the cheapest), infinity (the same), gradio (gradio_client as it
-comes), gradio-shared (all of its clients on one TLS context) or gradio-http (upload, call
+KIND is rest (raw sockets, the cheapest), infinity and scrape (the same), gradio (gradio_client
+as it comes), gradio-shared (all of its clients on one TLS context) or gradio-http (upload, call
 and event stream over http.client). Prints one JSON object.
 """
 
@@ -150,6 +150,8 @@ def gradio_http(port: int, photo: Path) -> Callable[[], None]:
 
 
 def run(kind: str, port: int, clients: int, count: int, photo: Path) -> list[float]:
+    if kind == "scrape":
+        return run_raw(port, b"GET /metrics HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", clients, count)
     data = photo.read_bytes()
     if kind == "rest":
         body, content_type = multipart("image", data, {"labels": LABELS})

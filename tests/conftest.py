@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from pathlib import Path
 import filelock
 import httpx
 import pytest
+import uvicorn
 
 # Before anything imports the Hub's client, which reads them once.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -30,16 +32,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 CACHE = os.environ.setdefault("CLIP_TESTS_CACHE", tempfile.mkdtemp(prefix="clip_app-tests-"))
 os.environ["HF_HOME"] = CACHE
 os.environ.pop("HF_HUB_CACHE", None)
+# As in the converting process: what OpenVINO's tools report, they report from a process of their own.
+sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 # Several workers and servers share the cores: threads that wait for each other only burn them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("CLIP_APP_THREADS", "1")
 
 from checkpoint import make_checkpoint
 
-from clip_app.bank import LabelBank
+from clip_app.bank import LabelBank, LabelStore
 from clip_app.cache import RepoCache
 from clip_app.engines import Choice, Device, Precision
 from clip_app.model import Model, load_model
+from clip_app.server import create_app
+from clip_app.settings import load_settings
 from clip_app.source import Source, bundled_source, folder_source
 
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
@@ -65,6 +71,7 @@ PROCESSES = (
     "test_monitoring.py",
     "test_page.py",
     "test_prefetch.py",
+    "test_readme.py",
     "test_render.py",
     "test_rest.py",
     "test_scaling.py",
@@ -159,7 +166,7 @@ def open_folder(
 
 @pytest.fixture(scope="session")
 def bank(bundled: Model) -> LabelBank:
-    return LabelBank(bundled)
+    return LabelBank(bundled, store=LabelStore(embedded()))
 
 
 @pytest.fixture(scope="session")
@@ -190,6 +197,24 @@ def prepared() -> Path:
     return folder_source(small_checkpoint()).artifacts
 
 
+def embedded() -> Path:
+    """Embed the bundled model's labels, once for all processes of a run; the file that they are in."""
+    with filelock.FileLock(f"{CACHE}/embedded.lock"):
+        if not (done := Path(CACHE, "embedded")).exists():
+            command = [sys.executable, "-m", "clip_app", "prefetch", "--model", "bundled"]
+            subprocess.run(command, check=True, capture_output=True)
+            done.touch()
+    (file,) = bundled_source().artifacts.glob("labels-*.safetensors")
+    return file
+
+
+def lend_labels(home: Path) -> None:
+    """Give a cache of its own the labels of the model that stands in: for tests that are not about embedding them."""
+    target = home / "hub" / embedded().relative_to(Path(CACHE, "hub"))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(embedded(), target)
+
+
 def warm(home: Path, repo: str | None = None, revision: str = "") -> Path:
     """Give a cache of its own what was made of the small CLIP: for tests that are not about making it.
 
@@ -208,6 +233,7 @@ def served(
     *flags: str, env: dict[str, str] | None = None, ready: bool = True, log: Path | None = None, port: int | None = None
 ) -> Iterator[str]:
     """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
+    lend_labels(Path(env["HF_HOME"])) if env and "HF_HOME" in env else embedded()
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), *flags]
@@ -224,10 +250,33 @@ def served(
         assert not list(uploads.glob("clip_app-*")), "a stopped server leaves no uploads behind"
 
 
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+@contextmanager
+def served_here(**given: object) -> Iterator[str]:
+    """Serve the bundled model on a free port by a thread of this process.
+
+    For tests of the answers alone: what is counted is this process's, and signals and uploads are the test's.
+    """
+    embedded()
+    settings = load_settings(**({"model": "bundled"} | given))
+    config = uvicorn.Config(
+        create_app(settings), port=free_port(), root_path=settings.root_path, log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        wait_for(f"http://127.0.0.1:{config.port}/readyz")
+        yield f"http://127.0.0.1:{config.port}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
     deadline = time.monotonic() + READY_SECONDS
     while time.monotonic() < deadline:
-        assert process.poll() is None, f"the server ended with {process.returncode}"
+        assert process is None or process.poll() is None, f"the server ended with {process.returncode}"
         try:
             if httpx.get(url).status_code == 200:
                 return

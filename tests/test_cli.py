@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import embedded
 
 
 def clip_app(
     *arguments: object, stdin: bytes = b"", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     command = [sys.executable, "-m", "clip_app", *map(str, arguments)]
+    embedded()
     environment = os.environ | {"CLIP_APP_MODEL": "bundled"} | (env or {})
     return subprocess.run(command, input=stdin, capture_output=True, env=environment, timeout=120)
 

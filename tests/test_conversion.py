@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,6 +153,30 @@ def test_whoever_comes_second_throws_its_own_away(
     assert store.make(checkpoint, "float", tmp_path) == first
     assert (first.folder / "first").exists()
     assert [path.name for path in store.folder.iterdir()] == ["float"]
+
+
+def test_conversions_at_the_same_time_do_not_hurt_each_other(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: ConversionStore, checkpoint: Path, converted: Converted
+) -> None:
+    (begun := tmp_path / "begun").mkdir()
+    both_run = f"touch {begun}/$$; until [ $(ls {begun} | wc -l) = 2 ]; do sleep 0.01; done"
+    converts_with(monkeypatch, tmp_path, f'{both_run}; cp {converted.folder}/* "$4"')
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: store.make(checkpoint, "float", tmp_path), range(2))
+    assert one == other == store.find("float")
+    assert [path.name for path in store.folder.iterdir()] == ["float"], "nothing is left beside it"
+
+
+def test_a_conversion_with_a_damaged_file_is_not_used_and_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, store: ConversionStore, checkpoint: Path, converted: Converted
+) -> None:
+    converts_with(monkeypatch, tmp_path, f'cp {converted.folder}/* "$4"')
+    shutil.copytree(converted.folder, store.folder / "float")
+    assert store.find("float") is not None
+    (store.folder / "float" / "image.bin").write_bytes(b"short")
+    assert store.find("float") is None
+    assert store.make(checkpoint, "float", tmp_path).files == converted.files
+    assert [path.name for path in store.folder.iterdir()] == ["float"], "nothing is left beside it"
 
 
 def test_what_killed_conversions_left_is_removed_and_what_runs_is_not(

@@ -114,7 +114,7 @@ def test_a_scrape_does_not_wait_for_the_model(tmp_path: Path) -> None:
             assert "fetched" in client.get("/readyz").json()["message"], "the model is still on its way"
 
 
-def test_two_thousand_requests_with_distinct_labels_and_names_add_no_series(fresh: str) -> None:
+def test_hundreds_of_requests_with_distinct_labels_and_names_add_no_series(fresh: str) -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8), "red").save(out, "PNG")
     before = scrape(fresh)
@@ -141,14 +141,14 @@ def test_two_thousand_requests_with_distinct_labels_and_names_add_no_series(fres
 
     def some(start: int) -> list[int]:
         with httpx.Client(base_url=fresh, timeout=60) as client:
-            return [ask(client, i) for i in range(start, 2000, 8)]
+            return [ask(client, i) for i in range(start, 400, 8)]
 
     with ThreadPoolExecutor(8) as pool:
         statuses = Counter(status for part in pool.map(some, range(8)) for status in part)
-    assert statuses == {200: 400, 400: 600, 422: 800, 404: 200}
+    assert statuses == {200: 80, 400: 120, 422: 160, 404: 40}
     after = scrape(fresh)
     assert set(after) == set(before)
     assert len(after) < 400
     assert "secret" not in httpx.get(f"{fresh}/metrics").text
     moved = value(after, "clip_app_images_uploaded_total", source="rest")
-    assert moved - value(before, "clip_app_images_uploaded_total", source="rest") == 1600
+    assert moved - value(before, "clip_app_images_uploaded_total", source="rest") == 320

@@ -94,12 +94,19 @@ PACE = 10  # five minutes are thirty seconds
 
 
 @pytest.fixture(scope="module")
+def server_with_errors(damaged: Path) -> Iterator[str]:
+    """Fails on one word."""
+    with served("--model", str(damaged)) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
 def scraped(
-    damaged: Path, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+    server_with_errors: str, photographs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Prometheus, Load]]:
     """Prometheus after a load, when it has seen the end of it."""
-    folder = tmp_path_factory.mktemp("prometheus") / "run"
-    with served("--model", str(damaged)) as url, prometheus(url, folder, pace=PACE) as prom:
+    url, folder = server_with_errors, tmp_path_factory.mktemp("prometheus") / "run"
+    with prometheus(url, folder, pace=PACE) as prom:
         prom.wait(lambda: bool(prom.query("clip_app_analyses_total")))
         load = send(url, photographs["cat"].read_bytes())
         prom.wait(lambda: prom.value("sum(clip_app_analyses_total)") == load.all)
@@ -211,12 +218,12 @@ def post(client: httpx.Client, picture: bytes, **fields: str) -> int:
     return client.post("/api/analyze", files={"image": picture}, data=fields).status_code
 
 
+@pytest.mark.usefixtures("scraped")  # which counts from nothing
 def test_errors_and_a_stop_of_the_uploads_fire_and_clear(
-    damaged: Path, photographs: dict[str, Path], tmp_path: Path
+    server_with_errors: str, photographs: dict[str, Path], tmp_path: Path
 ) -> None:
-    good = photographs["cat"].read_bytes()
+    good, url = photographs["cat"].read_bytes(), server_with_errors
     with ExitStack() as stack:
-        url = stack.enter_context(served("--model", str(damaged)))
         prom = stack.enter_context(prometheus(url, tmp_path / "run", pace=HURRY))
         client = stack.enter_context(httpx.Client(base_url=url, timeout=30))
         prom.wait(lambda: bool(prom.query("clip_app_analyses_total")))

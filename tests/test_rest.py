@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from conftest import served
+from conftest import served, served_here
 from PIL import Image
 
 
@@ -140,10 +140,7 @@ def test_health_openapi_and_its_page(server: str) -> None:
 def test_a_full_house_is_told_to_come_back(photographs: dict[str, Path]) -> None:
     big = io.BytesIO()
     Image.open(photographs["china"]).resize((5000, 4000)).save(big, "JPEG")
-    with (
-        served("--model", "bundled", "--queue-size", "1") as url,
-        ThreadPoolExecutor(8) as pool,
-    ):
+    with served_here(queue_size=1) as url, ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda _: post(url, big.getvalue()), range(8)))
         busy = [answer for answer in answers if answer.status_code == 503]
         assert {answer.status_code for answer in answers} == {200, 503}
@@ -154,15 +151,14 @@ def test_a_full_house_is_told_to_come_back(photographs: dict[str, Path]) -> None
 
 
 def test_a_request_of_several_fits_into_the_smallest_house(photographs: dict[str, Path]) -> None:
-    with served("--model", "bundled", "--queue-size", "1") as url:
+    with served_here(queue_size=1) as url:
         answer = post(url, *[photographs["cat"]] * 6)
         assert answer.status_code == 200
         assert all("groups" in result for result in answer.json()["results"])
 
 
 def test_behind_a_path_everything_still_answers(photographs: dict[str, Path]) -> None:
-    env = {"CLIP_APP_AUTH": "ann:secret", "CLIP_APP_ROOT_PATH": "/clip"}
-    with served("--model", "bundled", env=env) as url:
+    with served_here(auth="ann:secret", root_path="/clip") as url:
         for path in ("/healthz", "/readyz", "/metrics"):
             assert httpx.get(f"{url}{path}").status_code == 200
             assert httpx.head(f"{url}{path}").status_code == 200
@@ -174,7 +170,7 @@ def test_behind_a_path_everything_still_answers(photographs: dict[str, Path]) ->
 
 
 def test_a_password_guards_everything_but_health_and_metrics(photographs: dict[str, Path]) -> None:
-    with served("--model", "bundled", env={"CLIP_APP_AUTH": "ann:s:cret"}) as url:
+    with served_here(auth="ann:s:cret") as url:
         for path in ("/", "/api/openapi.json", "/gradio_api/info", "/config"):
             assert httpx.get(f"{url}{path}").status_code == 401
             assert httpx.get(f"{url}{path}", auth=("ann", "wrong")).status_code == 401
@@ -185,7 +181,7 @@ def test_a_password_guards_everything_but_health_and_metrics(photographs: dict[s
 
 def test_an_operators_groups_are_asked_by_default(photographs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "pets.txt").write_text("title: Pets\ncat\ndog\n")
-    with served("--model", "bundled", "--labels-dir", str(tmp_path)) as url:
+    with served_here(labels_dir=tmp_path) as url:
         (result,) = post(url, photographs["cat"]).json()["results"]
         assert [group["name"] for group in result["groups"]] == ["kinds", "objects", "pets"]
 
