@@ -62,13 +62,14 @@ class Analyzer:
                 decoded = self._decode(data, serving.model.preprocessing.target)
             with observation.stage("preprocess"):
                 pixels = serving.model.preprocessing(decoded.image, exact=self._exact)
-            info = ImageInfo(name=name, width=decoded.width, height=decoded.height)
+            info = ImageInfo(name=name, width=decoded.width, height=decoded.height, warnings=list(decoded.warnings))
+            flat = decoded.flat
             del decoded
         encoded = serving.batcher.encode(pixels)
         observation.add("queue", waited + encoded.queue_seconds)
         observation.add("encode", encoded.encode_seconds)
         with observation.stage("score"):
-            scored = [_score(serving, encoded.embedding, group, options) for group in groups]
+            scored = [_score(serving, encoded.embedding, group, options, flat=flat) for group in groups]
         return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=observation.timings())
 
     def _decode(self, data: bytes, target: int | None) -> images.Decoded:
@@ -99,17 +100,20 @@ class Analyzer:
             self._places.release()
 
 
-def _score(serving: Serving, embedding: scoring.Vector, group: LabelGroup, options: Options) -> GroupResult:
+def _score(
+    serving: Serving, embedding: scoring.Vector, group: LabelGroup, options: Options, *, flat: bool
+) -> GroupResult:
+    """Score one group; where there is nothing to be seen, nothing matches, whatever the embedding is near to."""
     labels, neutral = serving.bank.group(group)
     scores = scoring.score(embedding, labels, neutral, serving.model.logit_scale, independent=options.independent)
     best = np.argsort(-scores.similarity, kind="stable")[: options.limit(group)]
     return GroupResult(
         name=group.name,
-        no_match=round(scores.no_match, 6),
+        no_match=1.0 if flat else round(scores.no_match, 6),
         labels=[
             LabelScore(
                 label=group.labels[i],
-                confidence=round(float(scores.confidence[i]), 6),
+                confidence=0.0 if flat else round(float(scores.confidence[i]), 6),
                 similarity=round(float(scores.similarity[i]), 6),
             )
             for i in best

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, Field
+from typing import Any
+
+from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
 __all__ = ["AnalysisResult", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
 
@@ -23,6 +25,14 @@ class ImageInfo(BaseModel):
     name: str
     width: int
     height: int
+    warnings: list[str] = Field([], description="What was wrong with a file that was answered all the same; or absent.")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_warnings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        if not self.warnings:
+            del fields["warnings"]
+        return fields
 
 
 class LabelScore(BaseModel):

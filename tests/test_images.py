@@ -69,8 +69,8 @@ def test_cmyk_becomes_rgb(photo: Image.Image) -> None:
 
 def test_transparency_is_laid_on_white(photo: Image.Image) -> None:
     hidden = photo.convert("RGBA")
-    hidden.putalpha(0)
-    assert read(encoded(hidden, "PNG")).getextrema() == ((255, 255),) * 3
+    hidden.paste((0, 0, 0, 0), (0, 0, 60, 80))
+    assert read(encoded(hidden, "PNG")).crop((0, 0, 60, 80)).getextrema() == ((255, 255),) * 3
     half = Image.new("RGBA", (4, 4), (0, 0, 0, 128))
     assert read(encoded(half, "PNG")).getpixel((0, 0)) == (127, 127, 127)
 
@@ -78,12 +78,15 @@ def test_transparency_is_laid_on_white(photo: Image.Image) -> None:
 def test_a_transparent_palette_colour_is_white() -> None:
     image = Image.new("P", (4, 4), 1)
     image.putpalette([255, 0, 0, 0, 255, 0])
+    image.putpixel((3, 3), 0)
     assert read(encoded(image, "PNG", transparency=1)).getpixel((0, 0)) == (255, 255, 255)
     assert read(encoded(image, "PNG")).getpixel((0, 0)) == (0, 255, 0)
 
 
 def test_grey_with_alpha_is_laid_on_white() -> None:
-    assert read(encoded(Image.new("LA", (4, 4), (10, 0)), "PNG")).getpixel((0, 0)) == (255, 255, 255)
+    image = Image.new("LA", (4, 4), (10, 0))
+    image.putpixel((3, 3), (10, 255))
+    assert read(encoded(image, "PNG")).getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_sixteen_bit_grey_is_scaled_not_cut() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,12 +103,41 @@ def test_the_reduced_picture_says_the_same_as_the_whole(
     assert [reduced[label] for label in best] == pytest.approx([whole[label] for label in best], abs=0.005)
 
 
-def test_what_is_transparent_is_white_as_on_the_server(page: Page, tmp_path: Path) -> None:
-    Image.new("RGBA", (100, 80), (255, 0, 0, 0)).save(tmp_path / "clear.png")
+def deep(path: Path) -> None:
+    Image.fromarray(np.linspace(0, 4080, 80 * 100).reshape(80, 100).astype(np.uint16)).save(path)
+
+
+def transparent(path: Path) -> None:
+    Image.new("RGBA", (100, 80), (255, 255, 255, 128)).save(path)
+
+
+def cut(path: Path) -> None:
+    stream = io.BytesIO()
+    Image.linear_gradient("L").save(stream, "JPEG")
+    path.write_bytes(stream.getvalue()[:-2])
+
+
+@pytest.mark.parametrize("make", [deep, transparent, cut])
+def test_what_the_server_understands_better_is_sent_as_it_is(
+    page: Page, tmp_path: Path, make: Callable[[Path], None]
+) -> None:
+    path = tmp_path / ("picture.jpg" if make is cut else "picture.png")
+    make(path)
     sent = Sent(page)
-    put_in(page, tmp_path / "clear.png")
+    put_in(page, path)
     answered(page)
-    assert Image.open(io.BytesIO(sent.picture())).convert("RGB").getpixel((50, 40)) == (255, 255, 255)
+    assert sent.picture() == path.read_bytes()
+
+
+def test_what_was_wrong_with_a_file_is_said(page: Page, tmp_path: Path) -> None:
+    cut(tmp_path / "cut.jpg")
+    put_in(page, tmp_path / "cut.jpg")
+    answered(page)
+    expect(page.locator("#ca-results")).to_contain_text("The file ends early")
+    Image.new("RGB", (60, 40), "teal").save(tmp_path / "flat.png")
+    put_in(page, tmp_path / "flat.png")
+    expect(page.locator("#ca-results")).to_contain_text("one colour all over")
+    assert verdict(page) == "Nothing here matches"
 
 
 def test_a_file_is_sent_as_it_is_where_that_is_asked_for(

@@ -63,7 +63,18 @@ def test_csv_has_a_row_for_each_label_with_its_rank() -> None:
     assert rows[1] | {"label": ""} == {
         **{"image": "größer.png", "width": "30", "height": "20", "group": "objects", "rank": "2", "label": ""},
         **{"confidence": "0.25", "similarity": "0.24", "no_match": "0.125", "model": "bundled"},
+        "warnings": "",
     }
+
+
+def test_what_was_wrong_with_a_file_is_a_column_and_a_line() -> None:
+    one = result("cut.jpg", "cat")
+    one.image.warnings = ["It ends early.", "It is flat."]
+    (row, *_) = csv.DictReader(io.StringIO(written(OutputFormat.csv, one)))
+    assert row["warnings"] == "It ends early. It is flat."
+    assert "cut.jpg: It ends early." in written(OutputFormat.table, one)
+    assert json.loads(written(OutputFormat.json, one))[0]["image"]["warnings"] == one.image.warnings
+    assert "warnings" not in json.loads(written(OutputFormat.json, result("fine.jpg")))[0]["image"]
 
 
 @pytest.mark.parametrize("start", ["=", "+", "-", "@"])

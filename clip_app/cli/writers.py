@@ -51,6 +51,8 @@ class TableWriter:
                 table.add_row(score.label, f"{score.confidence:.1%}", f"{score.similarity:.3f}")
             table.add_row("none of these", f"{group.no_match:.1%}", "", style="dim")
             self._console.print(table)
+        for warning in result.image.warnings:
+            self._console.print(f"{result.image.name}: {warning}", markup=False)
 
     def close(self) -> None:
         pass
@@ -87,7 +89,19 @@ class JsonLinesWriter:
 class CsvWriter:
     """One row per picture, group and label."""
 
-    HEADER = ("image", "width", "height", "group", "rank", "label", "confidence", "similarity", "no_match", "model")
+    HEADER = (
+        "image",
+        "width",
+        "height",
+        "group",
+        "rank",
+        "label",
+        "confidence",
+        "similarity",
+        "no_match",
+        "model",
+        "warnings",
+    )
 
     def __init__(self, out: TextIO) -> None:
         self._csv = csv.writer(out, lineterminator="\n")
@@ -97,10 +111,9 @@ class CsvWriter:
         image = result.image
         for group in result.groups:
             for rank, score in enumerate(group.labels, 1):
-                row = (image.name, image.width, image.height, group.name, rank, _no_formula(score.label))
-                self._csv.writerow(
-                    (_no_formula(row[0]), *row[1:], score.confidence, score.similarity, group.no_match, result.model.id)
-                )
+                picture = (_no_formula(image.name), image.width, image.height)
+                scores = (_no_formula(score.label), score.confidence, score.similarity, group.no_match)
+                self._csv.writerow((*picture, group.name, rank, *scores, result.model.id, " ".join(image.warnings)))
 
     def close(self) -> None:
         pass

@@ -32,7 +32,8 @@ export function start(element, props, watch) {
     say(...verdict(answer.verdict));
     const own = (group) => group.name === "labels";
     const groups = [...answer.result.groups.filter(own), ...answer.result.groups.filter((group) => !own(group))];
-    part("results").replaceChildren(...groups.map((group) => drawGroup(group, answer.titles)));
+    const warnings = (answer.result.image.warnings ?? []).map((words) => make("p", { class: "ca-warning", lang: "en" }, words));
+    part("results").replaceChildren(...warnings, ...groups.map((group) => drawGroup(group, answer.titles)));
     part("details-body").replaceChildren(...details(answer, asked.picture));
     part("after").hidden = false;
   }

@@ -8,6 +8,7 @@ const LONGEST = 50; // times the shorter side: longer ones the server cuts, and 
 // without EXIF and so without the place. Answers null where that cannot be done here.
 export async function reduce(file, resize) {
   if (!resize || !canResample(resize.filter)) return null;
+  if (!(await plain(file))) return null;
   const whole = await decode(file);
   if (!whole) return null;
   const { width, height } = whole;
@@ -18,11 +19,11 @@ export async function reduce(file, resize) {
   const canvas = document.createElement("canvas");
   const pen = canvas.getContext("2d", { willReadFrequently: true });
   [canvas.width, canvas.height] = [width, height];
-  pen.fillStyle = "white"; // behind what is transparent, as on the server
-  pen.fillRect(0, 0, width, height);
   pen.drawImage(whole, 0, 0);
   whole.close();
-  const small = resample(pen.getImageData(0, 0, width, height), newWidth, newHeight, resize.filter);
+  const pixels = pen.getImageData(0, 0, width, height);
+  if (!opaque(pixels)) return null;
+  const small = resample(pixels, newWidth, newHeight, resize.filter);
   [canvas.width, canvas.height] = [newWidth, newHeight];
   pen.putImageData(small, 0, 0);
   const blob = await new Promise((done) => canvas.toBlob(done, "image/png")); // without loss
@@ -34,6 +35,21 @@ export async function whole(file) {
   const found = { url: await asUrl(file), sent: file.size, width: seen?.width, height: seen?.height, shown: seen !== null };
   seen?.close();
   return found;
+}
+
+// Deep pixels, transparency and files that end early are for the server, which looks for what is meant.
+async function plain(file) {
+  const bytes = async (from, to) => new Uint8Array(await file.slice(from, to).arrayBuffer());
+  const head = await bytes(0, 32);
+  const tail = await bytes(Math.max(0, file.size - 64), file.size);
+  if (head[0] === 0xff && head[1] === 0xd8) return tail.some((byte, i) => byte === 0xff && tail[i + 1] === 0xd9);
+  if (head[0] === 0x89 && head[1] === 0x50) return head[24] <= 8 && String.fromCharCode(...tail).includes("IEND");
+  return true;
+}
+
+function opaque({ data }) {
+  for (let i = 3; i < data.length; i += 4) if (data[i] !== 255) return false;
+  return true;
 }
 
 function decode(file) {
