@@ -16,7 +16,7 @@ from safetensors.numpy import load, save
 
 from clip_app.cache import write_atomically
 from clip_app.engines import Embeddings
-from clip_app.labels import REQUEST_GROUP, LabelGroup
+from clip_app.labels import REQUEST_GROUP, LabelGroup, fill
 from clip_app.model import Model
 from clip_app.telemetry import LABEL_CACHE
 
@@ -165,7 +165,7 @@ class LabelBank:
 
     def _compute(self, keys: Sequence[Key]) -> Embeddings:
         LABEL_CACHE.labels("miss").inc(len(keys))
-        prompts = [template.replace("{}", label) for templates, label in keys for template in templates]
+        prompts = [fill(template, label) for templates, label in keys for template in templates]
         embeddings = self._model.encode_texts(prompts)
         starts = np.cumsum([0] + [len(templates) for templates, _ in keys[:-1]])
         means = np.add.reduceat(embeddings, starts, axis=0)

@@ -140,7 +140,7 @@ def _choose_page(image: ImageFile.ImageFile, max_pixels: int) -> tuple[str, ...]
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    found = orientation_in(image.info.get("exif", b""))
+    found = orientation_in(image.info.get("exif") or b"")
     with suppress(Exception):  # XMP may have it, too; whatever is wrong with it, the pixels decide
         found = found if found != 1 else int(image.getexif().get(ORIENTATION, 1))
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -15,8 +16,10 @@ __all__ = [
     "REQUEST_GROUP",
     "LabelGroup",
     "choose_groups",
+    "fill",
     "load_groups",
     "preset_folder",
+    "read_labels",
     "request_group",
     "split_labels",
 ]
@@ -28,6 +31,13 @@ PRESETS = ("objects", "scenes", "content")
 MAX_LABELS = 1000
 MAX_LABEL_LENGTH = 200
 GROUP_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+# Commas and semicolons of Latin, Chinese, Japanese and Arabic, and what tables are pasted with.
+SEPARATORS = ",;\\t\\r\\n\uff0c\u3001\uff1b\u060c\u061b"
+QUOTES = {'"': '"', "\u201c": "\u201d", "\u201e": "\u201c", "\u00ab": "\u00bb", "\u300c": "\u300d"}
+QUOTED = "|".join(f"{start}(?:[^{end}]*){end}" for start, end in QUOTES.items())
+LABEL = re.compile(rf"\s*(?:(?P<quoted>{QUOTED})(?=\s*(?:[{SEPARATORS}]|$))|(?P<plain>[^{SEPARATORS}]+))")
+ARTICLE = re.compile(r"(?:an?|the)\s", re.IGNORECASE)
+ARTICLE_BEFORE = re.compile(r"\b(?:an?|the)\s+\{\}", re.IGNORECASE)
 HEADER = re.compile(r"(title|template|neutral):\s*(.*)")
 
 
@@ -100,8 +110,45 @@ def parse_group(name: str, text: str) -> LabelGroup:
 
 
 def split_labels(text: str) -> tuple[str, ...]:
-    """Split labels that a person typed, at commas and line ends, each once."""
-    return tuple(dict.fromkeys(part for raw in re.split(r"[,\n]", text) if (part := " ".join(raw.split()))))
+    """Split labels as people write them, each once.
+
+    At commas of any script, semicolons, tabs and line ends, but not within quotes; or a JSON
+    list of texts. A byte order mark and spaces around a label are no part of it.
+    """
+    text = text.removeprefix("\ufeff")
+    if text.lstrip().startswith("[") and (listed := _json_list(text)) is not None:
+        return _tidy(listed)
+    return _tidy(match["quoted"][1:-1] if match["quoted"] else match["plain"] for match in LABEL.finditer(text))
+
+
+def read_labels(text: str) -> tuple[str, ...]:
+    """Split the labels of a file, whose lines may be comments."""
+    lines = text.removeprefix("\ufeff").splitlines()
+    return split_labels("\n".join(line for line in lines if not line.lstrip().startswith("#")))
+
+
+def fill(template: str, label: str) -> str:
+    """Put a label into a template; an article that it brings takes the place of the template's."""
+    if ARTICLE.match(label):
+        template = ARTICLE_BEFORE.sub("{}", template)
+    return template.replace("{}", label)
+
+
+def _json_list(text: str) -> list[str] | None:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, list) and all(isinstance(label, str) for label in found) else None
+
+
+def _tidy(labels: Iterable[str]) -> tuple[str, ...]:
+    """Labels without needless spaces, each once; in capitals or not is the same to a text encoder."""
+    found: dict[str, str] = {}
+    for raw in labels:
+        if label := " ".join(raw.split()):
+            found.setdefault(label.casefold(), label)
+    return tuple(found.values())
 
 
 def request_group(labels: Iterable[str], template: str | None = None) -> LabelGroup:
@@ -110,7 +157,7 @@ def request_group(labels: Iterable[str], template: str | None = None) -> LabelGr
     Raises:
         BadOption: no labels, too many or too long, or a template without {}.
     """
-    unique = tuple(dict.fromkeys(labels))
+    unique = _tidy(labels)
     if not unique:
         raise BadOption("No labels were given. Give some, separated by commas.")
     if len(unique) > MAX_LABELS:

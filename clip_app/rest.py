@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
+import inspect
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -14,6 +16,7 @@ from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, 
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
 from pydantic.fields import FieldInfo
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from clip_app.analyzer import Analyzer
@@ -127,20 +130,37 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
     return router
 
 
-def _form_options() -> Callable[..., Options]:
+def _form_options() -> Callable[..., Awaitable[Options]]:
     """Make the dependency that reads every option from a form; several fields of a name are one list."""
 
-    def read(**fields: Any) -> Options:
+    async def read(request: Request, **fields: Any) -> Options:
+        form = await request.form()  # read already: what fields it has, those that are empty too
+        _check_fields(form)
         for name in NAME_LISTS:
-            if isinstance(texts := fields.get(name), list):
-                fields[name] = [part for text in texts for part in split_labels(text)]
+            if name in form:
+                fields[name] = [part for text in form.getlist(name) for part in split_labels(str(text))]
         return Options.of(**fields)
 
     def annotate(name: str, field: FieldInfo) -> Any:
         kind = (list[str] | None) if name in NAME_LISTS else field.annotation
         return Annotated[kind, Form(description=field.description)]
 
-    return with_signature(read, keyword_parameters(Options, REST.options, annotate))
+    request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
+    return with_signature(read, [request, *keyword_parameters(Options, REST.options, annotate)])
+
+
+def _check_fields(form: FormData) -> None:
+    """Refuse a field that is none: whoever misspells one would get an answer to another question.
+
+    Raises:
+        BadOption: naming the field and the nearest that there is.
+    """
+    known = ("image", *REST.options)
+    for name in form:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise BadOption(f"There is no field {name[:40]!r}.{hint} There are: {', '.join(known)}.")
 
 
 def _in_place(

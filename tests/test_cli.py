@@ -60,7 +60,7 @@ def test_folders_are_searched_for_pictures(folder: Path) -> None:
 
 def test_standard_input_and_an_output_file(photographs: dict[str, Path], tmp_path: Path) -> None:
     labels = tmp_path / "labels.txt"
-    labels.write_text("# pets\ncat\ndog, small\n")
+    labels.write_text('\ufeff# pets\ncat\n"dog, small"\n', encoding="utf-8")
     out = tmp_path / "out.json"
     run = clip_app(
         "analyze", "-", "--labels-file", labels, "--format", "json", "--output", out,

@@ -9,9 +9,11 @@ from clip_app.errors import BadOption, LabelFileError
 from clip_app.labels import (
     DEFAULT_TEMPLATE,
     choose_groups,
+    fill,
     load_groups,
     parse_group,
     preset_folder,
+    read_labels,
     request_group,
     split_labels,
 )
@@ -66,6 +68,47 @@ def test_a_file_that_is_no_text_is_named_and_a_byte_order_mark_is_no_label(tmp_p
 
 def test_typed_labels_are_split_trimmed_and_taken_once() -> None:
     assert split_labels(" a cat,dog ,\n a  cat\nred car,, ") == ("a cat", "dog", "red car")
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("a cat\uff0ca dog\u3001a bird\uff1bfish\u060cowl", ("a cat", "a dog", "a bird", "fish", "owl")),
+        ("\ufeffcup of coffee; tea\twater\r\nmilk", ("cup of coffee", "tea", "water", "milk")),
+        ('"Washington, D.C.", Rome', ("Washington, D.C.", "Rome")),
+        ("\u201cbig, red\u201d, \u00absmall; blue\u00bb", ("big, red", "small; blue")),
+        ('["a, b", " c "]', ("a, b", "c")),
+        ("[a, b]", ("[a", "b]")),
+        ('5" pipe, the so-called "cat"', ('5" pipe', 'the so-called "cat"')),
+        ('"open, end', ('"open', "end")),
+        ("Cat, cat, CAT , dog", ("Cat", "dog")),
+        (" , ;\n", ()),
+        ("[]", ()),
+    ],
+)
+def test_labels_are_split_as_people_write_them(text: str, labels: tuple[str, ...]) -> None:
+    assert split_labels(text) == labels
+
+
+def test_in_a_file_of_labels_lines_may_be_comments() -> None:
+    text = "\ufeff# animals\n  # more of them\ncat\n dog, bird\n\n#1 fan"
+    assert read_labels(text) == ("cat", "dog", "bird")
+
+
+@pytest.mark.parametrize(
+    ("template", "label", "prompt"),
+    [
+        ("a photo of a {}.", "cat", "a photo of a cat."),
+        ("a photo of a {}.", "a cat", "a photo of a cat."),
+        ("a photo of a {}.", "an owl", "a photo of an owl."),
+        ("The {}, seen.", "the sea", "the sea, seen."),
+        ("a photo of {}.", "a cat", "a photo of a cat."),
+        ("a photo of a {}.", "anchovy", "a photo of a anchovy."),
+        ("a photo of a {}.", "theatre", "a photo of a theatre."),
+    ],
+)
+def test_an_article_is_not_said_twice(template: str, label: str, prompt: str) -> None:
+    assert fill(template, label) == prompt
 
 
 @pytest.mark.parametrize(

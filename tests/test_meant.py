@@ -106,6 +106,13 @@ def test_an_orientation_in_a_png_is_obeyed(photo: Image.Image) -> None:
     assert alike(read(encoded(photo, "PNG", exif=exif)).image, photo.transpose(Image.Transpose.ROTATE_180))
 
 
+def test_a_heic_without_metadata_is_read(photo: Image.Image) -> None:
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    assert alike(read(encoded(photo, "HEIF", quality=95)).image, photo)
+
+
 # A file that ends early.
 
 

@@ -198,3 +198,33 @@ def test_a_stop_does_not_wait_for_an_open_page(tmp_path: Path) -> None:
         assert "graceful shutdown exceeded" not in log.read_text(), "it ended the stream, and did not wait for it"
         with suppress(httpx.TransportError):
             streams.close()
+
+
+@pytest.mark.parametrize("labels", [["", ""], [""], [" , "], ["[]"]])
+def test_labels_that_are_none_are_422_and_not_the_default_question(
+    server: str, photographs: dict[str, Path], labels: list[str]
+) -> None:
+    with photographs["cat"].open("rb") as picture:
+        answer = httpx.post(f"{server}/api/analyze", files={"image": picture}, data={"labels": labels})
+    assert answer.status_code == 422
+    assert "No labels were given" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("field", "near"), [("label", "Did you mean labels?"), ("topk", "Did you mean top_k?"), ("zzz", "There are: image")]
+)
+def test_a_field_that_is_none_is_422_and_names_the_nearest(
+    server: str, photographs: dict[str, Path], field: str, near: str
+) -> None:
+    with photographs["cat"].open("rb") as picture:
+        answer = httpx.post(f"{server}/api/analyze", files={"image": picture}, data={field: "1"})
+    assert answer.status_code == 422
+    assert near in answer.json()["error"]["message"]
+
+
+def test_labels_are_read_from_every_field_of_that_name(server: str, photographs: dict[str, Path]) -> None:
+    form = {"labels": ["a cat\N{FULLWIDTH COMMA}a dog", '"big, red"; A Cat', "\N{ZERO WIDTH NO-BREAK SPACE}a ship"]}
+    with photographs["cat"].open("rb") as picture:
+        answer = httpx.post(f"{server}/api/analyze", files={"image": picture}, data=form)
+    (group,) = answer.json()["results"][0]["groups"]
+    assert {score["label"] for score in group["labels"]} == {"a cat", "a dog", "big, red", "a ship"}

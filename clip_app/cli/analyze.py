@@ -18,7 +18,7 @@ from clip_app.cli.writers import WRITERS, OutputFormat
 from clip_app.endpoints import CLI
 from clip_app.errors import SOME_FAILED, BadOption, ClipAppError, UndecodableImage
 from clip_app.images import ACCEPTED_SUFFIXES
-from clip_app.labels import request_group
+from clip_app.labels import read_labels, request_group
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
 from clip_app.observation import Observation
@@ -36,7 +36,7 @@ def analyze(
     asked: dict[str, Any],
     paths: Annotated[list[str], typer.Argument(help="Pictures, folders, or - for standard input.", metavar="PATH")],
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders too.")] = False,
-    labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line.")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line; # begins a comment.")] = None,
     format: Annotated[OutputFormat, typer.Option(help="How to write the results.")] = OutputFormat.table,
     output: Annotated[Path | None, typer.Option(help="A file for the results, instead of standard output.")] = None,
 ) -> None:
@@ -64,10 +64,9 @@ def _options(asked: dict[str, Any], labels_file: Path | None) -> Options:
     options = Options.of(**asked)
     if labels_file is not None:
         try:
-            lines = labels_file.read_text(encoding="utf-8").splitlines()
+            read = read_labels(labels_file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:
             raise BadOption(f"--labels-file cannot be read: {error}") from None
-        read = tuple(line.strip() for line in lines if line.strip() and not line.startswith("#"))
         options = options.model_copy(update={"labels": (options.labels or ()) + read})
     if options.labels is not None:
         request_group(options.labels, options.template)  # before a model is loaded for nothing

@@ -13,7 +13,8 @@ export function labelInput(root, initial, changed) {
 
   function add(found) {
     const before = labels.length;
-    const fresh = [...new Set(found)].filter((label) => !labels.includes(label));
+    const there = new Set(labels.map((label) => label.toLowerCase()));
+    const fresh = found.filter((label) => !there.has(label.toLowerCase()) && there.add(label.toLowerCase()));
     const long = fresh.find((label) => label.length > LONGEST_LABEL);
     if (long) return complain("ca.problem.label_long", { label: `${long.slice(0, 30)}…` });
     const room = MOST_LABELS - labels.length;
@@ -46,7 +47,7 @@ export function labelInput(root, initial, changed) {
 
   input.addEventListener("keydown", (event) => {
     if (event.isComposing) return; // Enter ends a word of an input method
-    if (event.key === "Enter" || event.key === ",") {
+    if (event.key === "Enter" || (event.key === "," && !unfinished(input.value))) {
       event.preventDefault();
       add(split(input.value));
     } else if (event.key === "Backspace" && !input.value && labels.length) {
@@ -55,11 +56,11 @@ export function labelInput(root, initial, changed) {
   });
   input.addEventListener("input", () => {
     complain();
-    if (/[,\n]/.test(input.value)) add(split(input.value)); // keyboards of telephones send no keys
+    if (SEPARATOR.test(input.value) && !unfinished(input.value)) add(split(input.value)); // telephones send no keys
   });
   input.addEventListener("paste", (event) => {
     const pasted = event.clipboardData.getData("text");
-    if (!/[,;\t\r\n]/.test(pasted)) return;
+    if (!SEPARATOR.test(pasted)) return;
     event.preventDefault();
     add(split(input.value + pasted));
   });
@@ -88,12 +89,36 @@ async function fromFile(file, add, complain) {
     return complain("ca.problem.list", { name: file.name });
   }
   if (content.includes("\0")) return complain("ca.problem.list", { name: file.name });
-  const found = split(content.split(/\r?\n/).filter((line) => !line.startsWith("#")).join("\n"));
+  const found = split(content.split(/\r?\n/).filter((line) => !line.trimStart().startsWith("#")).join("\n"));
   if (!found.length) return complain("ca.problem.list_empty", { name: file.name });
   add(found);
 }
 
-// At commas, semicolons, tabs and line ends: what lists and tables are pasted with.
+// As the server does (labels.py): at commas of any script, semicolons, tabs and line ends, but not
+// within quotes; or a JSON list.
+const SEPARATORS = ",;\\t\\r\\n\\uff0c\\u3001\\uff1b\\u060c\\u061b";
+const QUOTES = ['""', "\u201c\u201d", "\u201e\u201c", "\u00ab\u00bb", "\u300c\u300d"];
+const QUOTED = QUOTES.map(([start, end]) => `${start}[^${end}]*${end}`).join("|");
+const LABEL = new RegExp(`\\s*(?:(${QUOTED})(?=\\s*(?:[${SEPARATORS}]|$))|([^${SEPARATORS}]+))`, "g");
+const SEPARATOR = new RegExp(`[${SEPARATORS}]`);
+
 function split(words) {
-  return words.split(/[,;\t\r\n]/).map((label) => label.trim().replace(/\s+/g, " ")).filter(Boolean);
+  const plain = words.replace(/^\ufeff/, "");
+  const found = listed(plain) ?? [...plain.matchAll(LABEL)].map(([, quoted, other]) => (quoted ? quoted.slice(1, -1) : other));
+  return found.map((label) => label.trim().replace(/\s+/g, " ")).filter(Boolean);
+}
+
+function listed(words) {
+  if (!words.trimStart().startsWith("[")) return null;
+  try {
+    const found = JSON.parse(words);
+    return Array.isArray(found) && found.every((label) => typeof label === "string") ? found : null;
+  } catch {
+    return null;
+  }
+}
+
+// A label that has begun with a quote goes on until the quote ends.
+function unfinished(words) {
+  return QUOTES.some(([start, end]) => words.trimStart().startsWith(start) && !words.trimStart().slice(1).includes(end));
 }
