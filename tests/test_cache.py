@@ -4,6 +4,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator
@@ -11,17 +12,22 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from clip_app.cache import (
     LocksUnsupported,
     LockTimeout,
     RepoCache,
     cache_root,
+    candidate_revisions,
+    explain_file_error,
+    find_snapshot,
     git_blob_hash,
     hash_file,
     write_atomically,
 )
-from clip_app.pins import Pin
+from clip_app.pins import DEFAULT_REVISIONS, Pin
+from clip_app.settings import DEFAULT_MODEL
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 NOW = 0.0  # a deadline on time.monotonic's clock that has come
@@ -282,3 +288,92 @@ def test_a_lock_is_made_as_the_mask_of_its_user_lets_it(cache: RepoCache, mask: 
             assert mode(cache.lock_file) == expected
     finally:
         os.umask(old)
+
+
+# Variants, branches and what a failing volume is told to be.
+
+
+def onnx(cache: RepoCache, *names: str) -> dict[str, Pin]:
+    """Put ONNX files into the snapshot, and return their pins."""
+    for name in names:
+        (cache.snapshot(REVISION) / name).write_text(f"content of {name}")
+    return {name: hash_file(cache.snapshot(REVISION) / name) for name in names}
+
+
+def test_safetensors_serve_every_precision_and_onnx_files_the_one_they_were_fetched_for(cache: RepoCache) -> None:
+    cache.write_marker(REVISION, pins(cache), "float")
+    assert cache.read_marker(REVISION, "int8") == cache.read_marker(REVISION, "float") == pins(cache)
+    cache.write_marker(REVISION, onnx(cache, "vision_model.onnx"), "int8")
+    assert cache.variants(REVISION) == ["float", "int8"], "what was whole before stays so"
+    cache.marker(REVISION).unlink()
+    cache.write_marker(REVISION, onnx(cache, "vision_model.onnx"), "int8")
+    assert cache.variants(REVISION) == ["int8"]
+    assert cache.read_marker(REVISION, "float") is None
+    assert cache.read_marker(REVISION, "int8") is not None
+
+
+def test_of_two_variants_both_are_kept_where_the_first_is_whole_and_the_later_alone_where_it_is_not(
+    cache: RepoCache,
+) -> None:
+    exact, rounded = onnx(cache, "vision_model.onnx"), onnx(cache, "vision_model_quantized.onnx")
+    assert cache.write_marker(REVISION, exact, "float") == exact
+    assert cache.write_marker(REVISION, rounded, "int8") == exact | rounded
+    assert cache.variants(REVISION) == ["float", "int8"]
+    (cache.snapshot(REVISION) / "vision_model.onnx").unlink()
+    assert cache.write_marker(REVISION, rounded, "int8") == rounded
+    assert (cache.listed(REVISION), cache.variants(REVISION)) == (rounded, ["int8"])
+
+
+def test_what_a_branch_was_is_remembered_and_a_commit_is_itself(cache: RepoCache) -> None:
+    assert cache.read_ref("main") is None
+    cache.write_ref("main", REVISION)
+    assert cache.read_ref("main") == REVISION
+    cache.write_ref(REVISION, REVISION)
+    assert cache.read_ref(REVISION) is None
+    assert (cache.folder / "refs" / "main").read_text() == REVISION, "where the Hub client looks for it"
+
+
+def test_a_complete_revision_is_found_by_its_commit_or_its_branch(
+    cache: RepoCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache.root))
+    assert find_snapshot(cache.repo, REVISION) is None
+    cache.write_marker(REVISION, pins(cache), "float")
+    found = find_snapshot(cache.repo, REVISION)
+    assert found is not None
+    assert (found.folder, found.revision, found.files) == (cache.snapshot(REVISION), REVISION, pins(cache))
+    assert find_snapshot(cache.repo, None) is None, "nobody knows what main is"
+    cache.write_ref("main", REVISION)
+    assert find_snapshot(cache.repo, None) == find_snapshot(cache.repo, "main") == found
+    assert find_snapshot(cache.repo, "f" * 40) is None
+
+
+def test_the_default_model_has_revisions_of_its_own_and_others_are_taken_from_main() -> None:
+    assert candidate_revisions("acme/tiny-clip", None) == ("main",)
+    assert candidate_revisions("acme/tiny-clip", "v1") == ("v1",)
+    assert candidate_revisions(DEFAULT_MODEL, None) == DEFAULT_REVISIONS[DEFAULT_MODEL]
+    assert candidate_revisions(DEFAULT_MODEL, "main") == ("main",)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "says"),
+    [
+        (OSError(errno.ENOSPC, "x"), "disk_full", "Free space"),
+        (OSError(errno.EDQUOT, "x"), "disk_full", "Free space"),
+        (OSError(errno.EROFS, "x"), "permissions", "writable for this user"),
+        (PermissionError(errno.EACCES, "x"), "permissions", "writable for this user"),
+        (LocksUnsupported(errno.ENOLCK, "x"), "permissions", "no file locks"),
+        (LockTimeout("process 7 on here"), "permissions", "^process 7 on here still fills the cache"),
+    ],
+)
+def test_an_error_of_the_volume_says_what_to_do(error: OSError, reason: str, says: str) -> None:
+    for errors in ((error,), (ValueError("unrelated"), error)):
+        found = explain_file_error(*errors)
+        assert found is not None
+        assert found.reason == reason
+        assert re.search(says, found.message)
+
+
+def test_an_error_of_another_kind_is_not_the_volumes() -> None:
+    assert explain_file_error() is None
+    assert explain_file_error(ValueError("x"), ConnectionResetError(errno.ECONNRESET, "x")) is None

@@ -186,3 +186,39 @@ def test_a_picture_on_its_side_tells_its_upright_size_at_a_smaller_scale_too(pho
     decoded = decode(data, max_bytes=10**8, max_pixels=10**8, target=64)
     assert (decoded.width, decoded.height) == (800, 1200)
     assert decoded.image.size == (200, 300)
+
+
+def test_a_picture_that_is_too_large_is_told_its_size_and_the_bound_in_the_same_unit() -> None:
+    with pytest.raises(ImageTooLarge, match=r"has 2\.5 MB; at most 1\.5 MB are"):
+        read(bytes(2_500_000), max_bytes=1_500_000)
+    with pytest.raises(ImageTooLarge, match=r"has 3\.0 million pixels \(2000x1500\); at most 2\.5 million"):
+        read(encoded(Image.new("1", (2000, 1500)), "PNG"), max_pixels=2_500_000)
+
+
+def test_a_picture_may_be_as_large_as_the_bounds() -> None:
+    data = encoded(Image.new("RGB", (30, 20)), "PNG")
+    assert read(data, max_bytes=len(data), max_pixels=600).size == (30, 20)
+    for bounds in ({"max_bytes": len(data) - 1}, {"max_pixels": 599}):
+        with pytest.raises(ImageTooLarge):
+            read(data, **bounds)
+
+
+def grey(values: list[object], kind: type[np.generic]) -> list[int]:
+    """What a TIFF of one row of such numbers becomes."""
+    row = read(encoded(Image.fromarray(np.array([values], dtype=kind)), "TIFF"))
+    return [int(value) for value in np.asarray(row)[0, :, 0]]
+
+
+def test_whole_numbers_of_sixteen_bits_are_scaled_over_that_range_and_larger_ones_over_their_own() -> None:
+    assert grey([0, 33025, 65535], np.int32) == [0, 129, 255]
+    assert grey([0, 257, 514], np.int32) == [0, 1, 2], "dark stays dark"
+    assert grey([0, 100_000, 1_000_000], np.int32) == [0, 26, 255]
+    assert grey([-10, 0, 10], np.int32) == [0, 128, 255]
+
+
+def test_floating_point_grey_is_scaled_over_what_it_holds_and_what_is_no_number_is_nothing() -> None:
+    assert grey([0.0, 1.0, 2.0], np.float32) == [0, 128, 255]
+    assert grey([0.0, 10.0, float("inf")], np.float32) == [0, 255, 0]
+    assert grey([-10.0, float("nan"), 0.0], np.float32) == [0, 255, 255]
+    assert grey([-10.0, float("-inf"), 0.0], np.float32) == [0, 255, 255]
+    assert grey([5.0, 5.0], np.float32) == [0, 0], "one colour has no range"

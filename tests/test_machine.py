@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_app.machine import available_cpus, cpu_limit, has_bfloat16, memory_limit, release_mapped
+from clip_app.machine import available_cpus, cpu_limit, has_bfloat16, limit_allocator, memory_limit, release_mapped
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -115,3 +115,37 @@ def test_processors_that_this_process_may_not_run_on_do_not_count(tmp_path: Path
         assert available_cpus(tmp_path) == cpu_limit(tmp_path) == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+def test_what_this_process_wrote_into_its_own_copy_of_a_file_is_never_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(bytes(4 * mmap.PAGESIZE))
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as mapped:
+        mapped[:5] = b"wrote"
+        assert release_mapped(path) == 0
+        assert mapped[:5] == b"wrote"
+
+
+class Library:
+    """Stands for the C library, and keeps what it is asked for."""
+
+    def __init__(self, **functions: object) -> None:
+        self.__dict__ |= functions
+
+
+def test_the_allocator_is_asked_once_for_few_arenas_where_it_is_glibcs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[int, int]] = []
+    library = Library(mallopt=lambda option, value: asked.append((option, value)))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: library)
+    limit_allocator()
+    assert [1 <= arenas <= 4 for _, arenas in asked] == [True]
+    monkeypatch.setattr("sys.platform", "darwin")
+    limit_allocator()
+    assert len(asked) == 1
+
+
+def test_another_allocator_or_system_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: Library())
+    limit_allocator()
+    monkeypatch.setattr("sys.platform", "darwin")
+    assert release_mapped(tmp_path / "nothing", tmp_path / "no maps") == 0

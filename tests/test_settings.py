@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
 import sys
+from pathlib import Path
 
 import pytest
 
 from clip_app.errors import SettingsError
-from clip_app.settings import DEFAULT_MODEL, insecure_variables, load_settings, unknown_variables
+from clip_app.settings import DEFAULT_MODEL, Settings, insecure_variables, load_settings, unknown_variables
 
 
 @pytest.fixture(autouse=True)
@@ -185,3 +187,15 @@ def test_a_setting_with_several_forms_names_them_all_in_one_line() -> None:
     allowed = str(caught.value).removeprefix("CLIP_APP_THREADS=many: ").split(" or ")
     assert len(allowed) == len(set(allowed)) >= 2
     assert all(text[0].islower() for text in allowed)
+
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", ["port", "max_upload_mb", "max_pixels", "queue_size", "max_batch_size"])
+def test_readme_tells_the_default_of_every_number(name: str) -> None:
+    """A row may tell several settings, each with its default in the same place."""
+    (row,) = re.findall(rf"^\| (`[^|]*`{name.upper()}`[^|]*|`{name.upper()}`[^|]*) \| ([^|]*) \|", README, re.M)
+    names = re.findall(r"`(\w+)`(?!\))", row[0])
+    value = row[1].split(", ")[names.index(name.upper())].strip("`").replace(" million", "000000")
+    assert float(value) == Settings.model_fields[name].default
