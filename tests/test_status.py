@@ -42,6 +42,8 @@ def test_what_probes_are_told_holds_the_reason_what_was_left_out_and_a_short_sha
         "ready": True,
         "phase": "ready",
         "progress": 0.123,
+        "done_bytes": None,
+        "total_bytes": None,
         "message": describe(LoadStatus("ready")),
         "reason": "The Hub is gone.",
         "left_out": ["torch: too old"],
