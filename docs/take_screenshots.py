@@ -56,16 +56,11 @@ def ask(page: Page, url: str, example: str, *labels: str) -> None:
     page.wait_for_timeout(400)
 
 
-def take(browser: Browser, url: str, name: str, example: str | None, labels: tuple[str, ...], **options: Any) -> None:
+def take(browser: Browser, url: str, name: str, example: str, labels: tuple[str, ...], **options: Any) -> None:
     """Take one picture in a window with these options of playwright's."""
     with browser.new_context(**options) as context:
         page = context.new_page()
-        if example is None:
-            page.goto(url)
-            page.locator("#ca-gallery .ca-example").first.wait_for()
-            page.wait_for_timeout(800)
-        else:
-            ask(page, url, example, *labels)
+        ask(page, url, example, *labels)
         page.screenshot(path=IMAGES / f"{name}.png")
 
 
@@ -76,7 +71,6 @@ def main() -> None:
     with served() as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         take(browser, url, "page", "taxis", own, **DESKTOP)
-        take(browser, url, "page-start", None, (), **DESKTOP)
         take(browser, url, "page-dark", "coffee", drinks, color_scheme="dark", **DESKTOP)
         take(browser, url, "page-phone", "teddy bear", (), **PHONE)
         take(browser, url, "page-german", "pizza", (), locale="de", **PHONE)
