@@ -54,6 +54,11 @@ class Loader:
             raise NotReady(describe(self.status))
         return self._serving
 
+    @property
+    def loading(self) -> bool:
+        """Whether the thread still loads: it may be anywhere, in a download or inside an engine."""
+        return self._thread.is_alive()
+
     def close(self) -> None:
         """Stop encoding, once what waits is answered."""
         self._closing.set()

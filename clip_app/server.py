@@ -211,6 +211,11 @@ def serve(settings: Settings) -> None:
         _Server(config, application).run()
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
+    if application.loader.loading:
+        # Everything is answered. An orderly end would wait for the Hub's downloads, and an engine that is
+        # being loaded while the interpreter ends takes the process down.
+        logging.shutdown()
+        os._exit(0)
 
 
 async def _sweep_uploads() -> None:

@@ -51,6 +51,10 @@ from clip_app.source import Source, bundled_source, folder_source
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
 NO_CUDA = "no CUDA device"
 READY_SECONDS = 240  # only to end what hangs
+STOP_SECONDS = 120  # to end a hang
+# On a busy machine the five seconds of httpx are few.
+for _name in ("get", "head", "post", "request", "stream"):
+    setattr(httpx, _name, functools.partial(getattr(httpx, _name), timeout=STOP_SECONDS))
 CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 
 
@@ -250,7 +254,7 @@ def served(
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(STOP_SECONDS) == 0
         assert not list(uploads.glob("clip_app-*")), "a stopped server leaves no uploads behind"
 
 
