@@ -68,7 +68,9 @@ def _scale_grey(image: Image.Image) -> Image.Image:
     sample = grey.ravel()[:: max(1, grey.size // SAMPLE)]
     if np.isnan(sample).all():
         return Image.new("L", image.size)
-    lowest, low, high, highest = (float(v) for v in np.nanpercentile(sample, (0, *ROBUST, 100)))
+    # Values that occur, none between two of them: of a few pixels none is an outlier.
+    at = np.nanpercentile(sample, (0, *ROBUST, 100), method="nearest")
+    lowest, low, high, highest = (float(value) for value in at)
     if image.mode != "F" and lowest >= 0 and highest <= 65535:
         full = float(next(2**depth - 1 for depth in DEPTHS if high <= 2**depth - 1))
         narrow = (high - low) < NARROW * full
