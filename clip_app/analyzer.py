@@ -107,15 +107,17 @@ def _score(
     labels, neutral = serving.bank.group(group)
     scores = scoring.score(embedding, labels, neutral, serving.model.logit_scale, independent=options.independent)
     best = np.argsort(-scores.similarity, kind="stable")[: options.limit(group)]
+    found = [
+        LabelScore(
+            label=group.labels[i],
+            confidence=0.0 if flat else round(float(scores.confidence[i]), 6),
+            similarity=round(float(scores.similarity[i]), 6),
+        )
+        for i in best
+    ]
+    least = options.threshold or 0.0
     return GroupResult(
         name=group.name,
         no_match=1.0 if flat else round(scores.no_match, 6),
-        labels=[
-            LabelScore(
-                label=group.labels[i],
-                confidence=0.0 if flat else round(float(scores.confidence[i]), 6),
-                similarity=round(float(scores.similarity[i]), 6),
-            )
-            for i in best
-        ],
+        labels=[score for score in found if score.confidence >= least],
     )

@@ -35,7 +35,7 @@ class Endpoint:
         return replace(self, source=None)
 
 
-EVERY_OPTION = ("groups", "labels", "template", "independent", "top_k")
+EVERY_OPTION = ("groups", "labels", "template", "independent", "top_k", "threshold")
 
 PAGE = Endpoint(name="ui", source="ui")
 ANALYZE = Endpoint(name="analyze", source="api", options=("groups", "top_k"))

@@ -23,6 +23,7 @@ __all__ = [
     "SettingsError",
     "TLSConfigError",
     "UndecodableImage",
+    "UnreadablePath",
     "error_classes",
 ]
 
@@ -70,6 +71,13 @@ class UndecodableImage(ClipAppError):
 
     code, status, outcome = "undecodable_image", 400, "invalid"
     advice = "Export the picture again, or send one of the formats that the message names."
+
+
+class UnreadablePath(ClipAppError):
+    """There is no file there, it cannot be read, or no picture is in the folder."""
+
+    code, status, outcome = "unreadable_path", 400, "invalid"
+    advice = "Correct the path, or let the user who runs clip-app read it."
 
 
 class ImageTooLarge(ClipAppError):

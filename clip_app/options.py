@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -55,6 +56,12 @@ class Options(BaseModel):
     top_k: int | None = Field(
         None, title="Labels per group", description="Labels per group, best first; 5, or all of your own.", examples=[3]
     )
+    threshold: float | None = Field(
+        None,
+        title="Least confidence",
+        description="The least confidence, from 0 to 1, of the labels that are returned; without it, all are.",
+        examples=[0.2],
+    )
 
     @field_validator("groups", "labels", mode="before")
     @classmethod
@@ -81,6 +88,19 @@ class Options(BaseModel):
         if not 1 <= int(float(value)) <= MAX_TOP_K:
             raise ValueError(f"it must be from 1 to {MAX_TOP_K}")
         return int(float(value))
+
+    @field_validator("threshold", mode="before")
+    @classmethod
+    def _share(cls, value: Any) -> float | None:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            share = math.nan if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError, OverflowError):
+            share = math.nan
+        if not 0 <= share <= 1:
+            raise ValueError("it must be a number from 0 to 1, such as 0.2")
+        return share
 
     @classmethod
     def of(cls, **given: Any) -> Options:

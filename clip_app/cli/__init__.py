@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from typing import Annotated, Any
 
@@ -30,13 +29,28 @@ class LazyCommands(TyperGroup):
         single.command(cmd_name)(getattr(module, cmd_name))
         return typer.main.get_command(single)
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Take flags without a command for those of serve, and so does a shell that completes them."""
+        own = {name for parameter in self.get_params(ctx) for name in parameter.opts}
+        completing = ctx.resilient_parsing
+        if (args and args[0].startswith("-") and args[0].partition("=")[0] not in own) or not (args or completing):
+            args = ["serve", *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Offer the commands, and as flags those of serve, too."""
+        found = super().shell_complete(ctx, incomplete)
+        if not incomplete.startswith("-"):
+            return found
+        serve = self.get_command(ctx, "serve")
+        offered = {item.value for item in found}
+        return found + [item for item in serve.shell_complete(ctx, incomplete) if item.value not in offered]
+
 
 app = typer.Typer(
     name="clip-app",
     cls=LazyCommands,
-    help="See what is in a picture with CLIP.",
     no_args_is_help=False,
-    add_completion=False,
 )
 
 
@@ -53,7 +67,4 @@ def default(
 
 def main() -> None:
     """Run the command line; flags without a command are those of serve."""
-    arguments = sys.argv[1:]
-    if not arguments or (arguments[0].startswith("-") and arguments[0] not in ("--help", "--version")):
-        arguments = ["serve", *arguments]
-    app(arguments)
+    app(prog_name="clip-app")  # also as python -m clip_app: shells complete the program of that name

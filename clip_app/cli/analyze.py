@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from clip_app.analyzer import Analyzer
 from clip_app.cli.flags import USAGE, errors, fail, with_options, with_settings
-from clip_app.cli.writers import WRITERS, OutputFormat
+from clip_app.cli.inputs import STANDARD_INPUT, Input, find_inputs, listed_paths
+from clip_app.cli.writers import WRITERS, OutputFormat, Writer, shown
 from clip_app.endpoints import CLI
-from clip_app.errors import SOME_FAILED, BadOption, ClipAppError, UndecodableImage
-from clip_app.images import ACCEPTED_SUFFIXES
+from clip_app.errors import SOME_FAILED, BadOption, ClipAppError
 from clip_app.labels import read_labels, request_group
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
@@ -26,7 +26,7 @@ from clip_app.options import Options
 from clip_app.results import AnalysisResult
 from clip_app.settings import Settings
 
-__all__ = ["analyze", "find_pictures"]
+__all__ = ["analyze"]
 
 
 @with_settings
@@ -34,30 +34,58 @@ __all__ = ["analyze", "find_pictures"]
 def analyze(
     settings: Settings,
     asked: dict[str, Any],
-    paths: Annotated[list[str], typer.Argument(help="Pictures, folders, or - for standard input.", metavar="PATH")],
+    paths: Annotated[
+        list[str] | None, typer.Argument(help="Pictures, folders, or - for standard input.", metavar="PATH")
+    ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Folders within folders too.")] = False,
+    files_from: Annotated[
+        str | None, typer.Option(help="A list of more paths, one a line; - reads it from standard input.")
+    ] = None,
+    null: Annotated[bool, typer.Option("--null", help="The list is that of find -print0.")] = False,
     labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line; # begins a comment.")] = None,
     format: Annotated[OutputFormat, typer.Option(help="How to write the results.")] = OutputFormat.table,
     output: Annotated[Path | None, typer.Option(help="A file for the results, instead of standard output.")] = None,
 ) -> None:
-    """Say what is in pictures. A bad file is reported and the rest go on."""
+    """Say what is in pictures. A bad file is reported and the rest go on.
+
+    Example: clip-app analyze photos -r --labels "cat, dog" --format csv
+    """
     configure_logging(settings, "critical")  # what matters to one call is printed, not logged
     options = _options(asked, labels_file)
-    files = list(find_pictures(paths, recursive))
-    loader, analyzer = _load(settings, options)
-    failed = 0
+    inputs = list(find_inputs(_paths(paths or [], files_from, null), recursive=recursive))
+    loader = _load(settings, options, inputs)
+    analyzer = Analyzer(loader, settings, decoders=1)
     with _opened(output) as out:
-        writer = WRITERS[format](out)
-        for path, answer in _analyze_all(analyzer, files, options, settings.max_upload_bytes):
-            if isinstance(answer, str):
-                failed += 1
-                errors.print(f"{path}: {answer}", style="red", markup=False)
-            else:
-                writer.write(answer)
-        writer.close()
+        answers = _analyze_all(analyzer, inputs, options, settings.max_upload_bytes)
+        failed = _write_all(WRITERS[format](out), answers)
     loader.close()
     if failed:
         raise typer.Exit(SOME_FAILED)
+
+
+def _write_all(writer: Writer, answers: Iterable[tuple[Input, AnalysisResult | ClipAppError]]) -> int:
+    """Write every answer, tell of those that are none, and return how many they are."""
+    failed = 0
+    try:
+        for given, answer in answers:
+            if isinstance(answer, ClipAppError):
+                failed += 1
+                errors.print(f"{shown(given.name)}: {answer.message}", style="red", markup=False)
+            writer.write(given.name, answer)
+    finally:  # a list that is broken off is a list
+        writer.close()
+    return failed
+
+
+def _paths(paths: list[str], files_from: str | None, null: bool) -> list[str]:
+    if null and files_from is None:
+        raise BadOption("--null says how the list of --files-from is written. Add --files-from.")
+    if files_from == STANDARD_INPUT and STANDARD_INPUT in paths:
+        raise BadOption("Standard input is either a picture or the list of --files-from.")
+    found = paths if files_from is None else paths + listed_paths(files_from, null=null)
+    if not found:
+        raise BadOption("There is nothing to analyse. Name pictures or folders, or a list of them with --files-from.")
+    return found
 
 
 def _options(asked: dict[str, Any], labels_file: Path | None) -> Options:
@@ -73,19 +101,10 @@ def _options(asked: dict[str, Any], labels_file: Path | None) -> Options:
     return options
 
 
-def find_pictures(paths: Iterable[str], recursive: bool) -> Iterator[str]:
-    """Yield the files named, and of folders those whose name ends like a picture's."""
-    for name in paths:
-        path = Path(name)
-        if name == "-" or not path.is_dir():
-            yield name
-            continue
-        found = path.rglob("*") if recursive else path.glob("*")
-        yield from (str(p) for p in sorted(found) if p.suffix.lower() in ACCEPTED_SUFFIXES and p.is_file())
-
-
-def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
+def _load(settings: Settings, options: Options, inputs: list[Input]) -> Loader:
     loader = Loader(settings, preload=())
+    if all(one.problem for one in inputs):  # nothing is fetched for an empty folder
+        return loader
     with errors.status("Loading the model ...") if errors.is_terminal else nullcontext():
         loader.run()
     serving = loader.serving()
@@ -93,48 +112,33 @@ def _load(settings: Settings, options: Options) -> tuple[Loader, Analyzer]:
     if serving.model.info.bundled:
         why = f" ({loader.status.reason})" if loader.status.reason else ""
         errors.print(f"note: the small demonstration model answers{why}", style="yellow", markup=False)
-    return loader, Analyzer(loader, settings, decoders=1)
+    return loader
 
 
 def _analyze_all(
-    analyzer: Analyzer, files: list[str], options: Options, most: int
-) -> Iterator[tuple[str, AnalysisResult | str]]:
+    analyzer: Analyzer, inputs: list[Input], options: Options, most: int
+) -> Iterator[tuple[Input, AnalysisResult | ClipAppError]]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    shown = errors.is_terminal and len(files) > 1
-    with Progress(*columns, console=errors, transient=True, disable=not shown) as progress:
-        for path in progress.track(files, description="Analysing"):
+    several = errors.is_terminal and len(inputs) > 1
+    with Progress(*columns, console=errors, transient=True, disable=not several) as progress:
+        for given in progress.track(inputs, description="Analysing"):
             try:
                 with Observation(CLI) as observation:
-                    data = _read(path, most)
-                    name = "standard input" if path == "-" else path
-                    result = analyzer.analyze(data, options, observation, name=name)
-                yield path, result
+                    result = analyzer.analyze(given.read(most), options, observation)
+                yield given, result
             except ClipAppError as error:  # the rest go on, whatever happens to one
-                yield path, error.message
-
-
-def _read(path: str, most: int) -> bytes:
-    """Read a file, or standard input, and no more of it than decides that it is too large."""
-    if path == "-":
-        return sys.stdin.buffer.read(most + 1)
-    if not Path(path).is_file() and Path(path).exists():
-        raise UndecodableImage("It is not a file.")
-    try:
-        with Path(path).open("rb") as file:
-            return file.read(most + 1)
-    except OSError as error:
-        raise UndecodableImage(error.strerror or "The file cannot be read.") from None
+                yield given, error
 
 
 @contextmanager
 def _opened(output: Path | None) -> Iterator[TextIO]:
     if output is None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8")
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
         yield sys.stdout
         return
     try:
-        file = output.open("w", encoding="utf-8", newline="")
+        file = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
     except OSError as error:
         fail(f"--output {output}: {error.strerror}", USAGE)
     with file:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-from collections.abc import Callable
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Annotated, Any, NoReturn
 
 import typer
@@ -13,7 +17,7 @@ from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from clip_app.endpoints import CLI
-from clip_app.errors import USAGE, ClipAppError
+from clip_app.errors import USAGE, BadOption, ClipAppError
 from clip_app.options import Options
 from clip_app.settings import PREFIX, Settings, load_settings, unknown_variables
 from clip_app.signatures import keyword_parameters, with_signature
@@ -22,17 +26,39 @@ __all__ = ["USAGE", "errors", "fail", "with_options", "with_settings"]
 
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
+# The settings that a command obeys. One that is not here, such as serve or doctor, takes every one; and of a
+# setting that is new the commands here have no flag until it is added.
+MODEL = (
+    "model",
+    "revision",
+    "device",
+    "engine",
+    "precision",
+    "threads",
+    "ca_bundle",
+    "tls_roots",
+    "tls_verify",
+    "pins",
+)
+SETTINGS_OF = {
+    "analyze": (*MODEL, "fallback", "max_upload_mb", "max_pixels", "decode", "labels_dir"),
+    "prefetch": (*MODEL, "labels_dir", "log_format"),
+}
+
 
 def with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command a flag for every setting, hand it the Settings they make, and answer its errors.
+    """Give a command a flag for every setting it obeys, hand it the Settings they make, and answer its errors.
 
-    This is the command line's one handler: an error of the tree is one line and its exit code.
+    This is the command line's one handler: an error of the tree is one line and its exit code, and who
+    is interrupted, or whose reader has gone, ends without a word, as a shell expects it.
     """
+    obeyed = SETTINGS_OF.get(command.__name__, tuple(Settings.model_fields))
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
         given = {name: arguments.pop(name, None) for name in Settings.model_fields}
         try:
+            _refuse_others(given, obeyed, command.__name__)
             settings = load_settings(**given)
             for name, nearest in unknown_variables(os.environ).items():
                 hint = f" Did you mean {nearest}?" if nearest else ""
@@ -40,8 +66,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             command(settings=settings, **arguments)
         except ClipAppError as error:
             fail(error.message, error.exit_code)
+        except KeyboardInterrupt:
+            _leave(signal.SIGINT)
+        except BrokenPipeError:
+            _leave(signal.SIGPIPE)
 
-    flags = (p.replace(default=None) for p in keyword_parameters(Settings, Settings.model_fields, _setting_flag))
+    described = partial(_setting_flag, obeyed)
+    flags = (p.replace(default=None) for p in keyword_parameters(Settings, Settings.model_fields, described))
     return with_signature(run, [*_parameters(command, "settings"), *flags])
 
 
@@ -69,9 +100,28 @@ def _parameters(command: Callable[..., None], handed: str) -> list[inspect.Param
     return [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in found if parameter.name != handed]
 
 
-def _setting_flag(name: str, field: FieldInfo) -> Any:
+def _refuse_others(given: Mapping[str, Any], obeyed: Sequence[str], command: str) -> None:
+    """Refuse the setting of another command: who gives it expects something of it."""
+    for name, value in given.items():
+        if value is not None and name not in obeyed:
+            raise BadOption(f"{_flag(name)} does nothing for {command}. It is a setting of clip-app serve.")
+
+
+def _leave(number: signal.Signals) -> NoReturn:
+    """End as by that signal. An orderly end would wait for a download, and fail where nobody reads."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    os._exit(128 + number)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _setting_flag(obeyed: Sequence[str], name: str, field: FieldInfo) -> Any:
     option = typer.Option(
-        f"--{name.replace('_', '-')}",
+        _flag(name),
+        hidden=name not in obeyed,
         help=field.description,
         show_default=False,
         metavar="VALUE",
@@ -81,7 +131,7 @@ def _setting_flag(name: str, field: FieldInfo) -> Any:
 
 
 def _option_flag(name: str, field: FieldInfo) -> Any:
-    flag = f"--{name.replace('_', '-')}"
+    flag = _flag(name)
     if field.annotation is bool:
         return Annotated[bool, typer.Option(flag, help=field.description)]
     kind = (int | None) if "int" in str(field.annotation) else (str | None)

@@ -1,19 +1,29 @@
-"""Results as a table, JSON, JSON lines or CSV."""
+"""Results as a table, JSON, JSON lines or CSV, under the paths that were given.
+
+A path may hold bytes that are no UTF-8, as surrogates (PEP 383): what is written here goes
+into a text file of UTF-8 with ``surrogateescape``, which makes the same bytes of them.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import Enum
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from clip_app.results import AnalysisResult
+from clip_app.cli.inputs import STANDARD_INPUT
+from clip_app.errors import ClipAppError
+from clip_app.results import AnalysisResult, GroupResult
 
-__all__ = ["WRITERS", "OutputFormat", "Writer"]
+__all__ = ["WRITERS", "OutputFormat", "Writer", "shown"]
+
+# What a spreadsheet takes for the beginning of a formula.
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 class OutputFormat(str, Enum):
@@ -26,60 +36,63 @@ class OutputFormat(str, Enum):
 
 
 class Writer(Protocol):
-    """Takes results one by one."""
+    """Takes answers one by one."""
 
-    def write(self, result: AnalysisResult) -> None:
-        """Write one result, or keep it until the end."""
+    def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
+        """Write what is in the picture of that path, or why there is no answer, as soon as it is there."""
 
     def close(self) -> None:
-        """Write what was kept."""
+        """Write what belongs at the end, after however many answers."""
 
 
 class TableWriter:
     """A table per picture, for people."""
 
     def __init__(self, out: TextIO) -> None:
-        self._console = Console(file=out, highlight=False)
+        self._console = _Console(file=out, highlight=False, markup=False, emoji=False)
 
-    def write(self, result: AnalysisResult) -> None:
-        for group in result.groups:
-            title = f"{result.image.name}: {group.name}"
-            table = Table("label", "confidence", "similarity", title=title, title_justify="left")
-            for column in table.columns[1:]:
-                column.justify = "right"
-            for score in group.labels:
-                table.add_row(score.label, f"{score.confidence:.1%}", f"{score.similarity:.3f}")
-            table.add_row("none of these", f"{group.no_match:.1%}", "", style="dim")
-            self._console.print(table)
-        for warning in result.image.warnings:
-            self._console.print(f"{result.image.name}: {warning}", markup=False)
+    def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
+        if isinstance(answer, AnalysisResult):
+            for group in answer.groups:
+                self._line(f"{shown(path)}: {group.name}", "table.title")
+                self._console.print(_table(group))
+            for warning in answer.image.warnings:
+                self._line(f"{shown(path)}: {warning}")
+        elif not self._console.is_terminal:  # where the report on standard error is seen
+            self._line(f"{shown(path)}: {answer.message}")
 
     def close(self) -> None:
         pass
 
+    def _line(self, text: str, style: str = "") -> None:
+        self._console.print(Text(text, style), soft_wrap=True)
+
 
 class JsonWriter:
-    """One list of results."""
+    """One list, which is whole wherever it is broken off."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._results: list[Any] = []
+        self._before = ""
+        out.write("[")
 
-    def write(self, result: AnalysisResult) -> None:
-        self._results.append(result.model_dump())
+    def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
+        entry = _json(_entry(path, answer), indent=2).replace("\n", "\n  ")
+        self._out.write(f"{self._before}\n  {entry}")
+        self._before = ","
 
     def close(self) -> None:
-        self._out.write(json.dumps(self._results, indent=2, ensure_ascii=False) + "\n")
+        self._out.write("\n]\n")
 
 
 class JsonLinesWriter:
-    """One result a line, as soon as it is there."""
+    """One answer a line."""
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
 
-    def write(self, result: AnalysisResult) -> None:
-        self._out.write(json.dumps(result.model_dump(), ensure_ascii=False) + "\n")
+    def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
+        self._out.write(_json(_entry(path, answer)) + "\n")
         self._out.flush()
 
     def close(self) -> None:
@@ -87,7 +100,7 @@ class JsonLinesWriter:
 
 
 class CsvWriter:
-    """One row per picture, group and label."""
+    """One row per picture, group and label; one for a group without any, and for a file without an answer."""
 
     HEADER = (
         "image",
@@ -101,27 +114,87 @@ class CsvWriter:
         "no_match",
         "model",
         "warnings",
+        "error",
     )
 
     def __init__(self, out: TextIO) -> None:
-        self._csv = csv.writer(out, lineterminator="\n")
-        self._csv.writerow(self.HEADER)
+        self._out = out
+        self._csv = csv.DictWriter(_Lines(out), self.HEADER, lineterminator=_Lines.end)
+        self._csv.writeheader()
 
-    def write(self, result: AnalysisResult) -> None:
-        image = result.image
-        for group in result.groups:
-            for rank, score in enumerate(group.labels, 1):
-                picture = (_no_formula(image.name), image.width, image.height)
-                scores = (_no_formula(score.label), score.confidence, score.similarity, group.no_match)
-                self._csv.writerow((*picture, group.name, rank, *scores, result.model.id, " ".join(image.warnings)))
+    def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
+        # A path that names the same file, and is no formula.
+        image = f"./{path}" if path.startswith(FORMULA) and path != STANDARD_INPUT else path
+        if isinstance(answer, AnalysisResult):
+            size = {"width": answer.image.width, "height": answer.image.height}
+            about = {"image": image, "model": answer.model.id, "warnings": " ".join(answer.image.warnings)} | size
+            self._csv.writerows(about | row for group in answer.groups for row in _rows(group))
+        else:
+            self._csv.writerow({"image": image, "error": answer.message})
+        self._out.flush()
 
     def close(self) -> None:
         pass
 
 
+class _Lines:
+    """Ends with one character what csv ends with two: before Python 3.13 it quotes only those two where they end."""
+
+    end = "\r\n"
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+
+    def write(self, line: str) -> None:
+        self._out.write(line.removesuffix(self.end) + "\n")
+
+
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line's one handler."""
+        raise BrokenPipeError
+
+
+def shown(path: str) -> str:
+    """The path for people: whatever a terminal would obey, or cannot show, is escaped."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _table(group: GroupResult) -> Table:
+    table = Table("label", "confidence", "similarity")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for score in group.labels:
+        table.add_row(score.label, f"{score.confidence:.1%}", f"{score.similarity:.3f}")
+    table.add_row("none of these", f"{group.no_match:.1%}", "", style="dim")
+    return table
+
+
+def _entry(path: str, answer: AnalysisResult | ClipAppError) -> dict[str, Any]:
+    if isinstance(answer, ClipAppError):
+        return {"image": {"name": path}, "error": {"code": answer.code, "message": answer.message}}
+    entry = answer.model_dump()
+    entry["image"]["name"] = path
+    return entry
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """Write text as it is, and a byte that is no UTF-8 as JSON's escape of its surrogate: JSON is UTF-8."""
+    return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode()
+
+
+def _rows(group: GroupResult) -> Iterator[dict[str, Any]]:
+    common = {"group": group.name, "no_match": group.no_match}
+    if not group.labels:
+        yield common
+    for rank, score in enumerate(group.labels, 1):
+        scores = {"confidence": score.confidence, "similarity": score.similarity}
+        yield common | {"rank": rank, "label": _no_formula(score.label)} | scores
+
+
 def _no_formula(text: str) -> str:
-    """Keep a spreadsheet from running a name as a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+    return f"'{text}" if text.startswith(FORMULA) else text
 
 
 WRITERS: dict[OutputFormat, Callable[[TextIO], Writer]] = {
