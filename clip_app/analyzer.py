@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clip_app import images, scoring
+from clip_app.bounds import MOST_BYTES
+from clip_app.budget import ByteBudget
 from clip_app.errors import Busy
 from clip_app.labels import LabelGroup
 from clip_app.loading import Loader
@@ -34,8 +36,9 @@ class Analyzer:
         self._settings = settings
         self._exact = settings.decode == "exact"
         self._places = threading.BoundedSemaphore(settings.queue_size)
-        # A decoded picture can have hundreds of megabytes: as many at once as there are cores.
+        # Decoding computes, so as many at once as there are cores, and large ones share what memory they take.
         self._decoders = threading.BoundedSemaphore(decoders)
+        self._memory = ByteBudget(MOST_BYTES)
 
     def analyze(self, data: bytes, options: Options, observation: Observation, *, name: str = "") -> AnalysisResult:
         """Say what is in a picture, inside the analysis that counts and times it.
@@ -78,6 +81,7 @@ class Analyzer:
             max_bytes=self._settings.max_upload_bytes,
             max_pixels=self._settings.max_pixels,
             target=None if self._exact else target,
+            room=self._memory.room,
         )
 
     @contextmanager
