@@ -133,4 +133,6 @@ def _scale_grey(image: Image.Image, low: float, high: float) -> Image.Image:
 
 
 def _eight_bits(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.uint8]:
-    return np.clip((values - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
+    scaled: npt.NDArray[np.float32] = np.clip((values - low) * (255 / (high - low)), 0, 255)
+    grey: npt.NDArray[np.uint8] = scaled.round().astype(np.uint8)
+    return grey
