@@ -46,7 +46,7 @@ _NAMES = "JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF"
 # decode() has bounds of its own, given by a setting; Pillow's is a fixed number.
 Image.MAX_IMAGE_PIXELS = None
 # Blocks larger than glibc ever keeps for itself: what a large picture took goes back to the system.
-Image.core.set_block_size(64 * 2**20)
+Image.core.set_block_size(64 * 2**20)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
