@@ -108,11 +108,13 @@ def _score(
     serving: Serving, embedding: scoring.Vector, group: LabelGroup, options: Options, *, flat: bool
 ) -> GroupResult:
     """Score one group; where there is nothing to be seen, nothing matches, whatever the embedding is near to."""
+    group, warnings = serving.bank.as_read(group)
     labels, neutral = serving.bank.group(group)
     scores = scoring.score(embedding, labels, neutral, serving.model.logit_scale, independent=options.independent)
     best = np.argsort(-scores.similarity, kind="stable")[: options.limit(group)]
     return GroupResult(
         name=group.name,
+        warnings=list(warnings),
         no_match=1.0 if flat else round(scores.no_match, 6),
         labels=[
             LabelScore(

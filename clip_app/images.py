@@ -84,8 +84,11 @@ def decode(
         UndecodableImage: no picture, not an accepted format or variety, truncated or damaged.
     """
     if len(data) > max_bytes:
+        size = f"{len(data) / 1e6:.1f}"
+        if float(size) <= max_bytes / 1e6:  # by a hair, or no more of it was read than to know that
+            size = f"more than {max_bytes / 1e6:g}"
         raise ImageTooLarge(
-            f"The picture has {len(data) / 1e6:.1f} MB; at most {max_bytes / 1e6:g} MB are accepted. "
+            f"The picture has {size} MB; at most {max_bytes / 1e6:g} MB are accepted. "
             "Send a smaller one, or raise CLIP_APP_MAX_UPLOAD_MB."
         )
     if not data:
@@ -204,8 +207,9 @@ def _undecodable(data: bytes, error: Exception) -> UndecodableImage:
     """Tell a file that is cut from one of a variety that cannot be read, and both from damage."""
     if ends_early(data, error):
         return _truncated()
-    if kind_of(data) == "TIFF" and strips_are_whole(data):
-        return unsupported("TIFF")
+    kind = kind_of(data)
+    if kind and (str(error).startswith("Unsupported") or (kind == "TIFF" and strips_are_whole(data))):
+        return unsupported(kind)
     return UndecodableImage("The picture is damaged. Export it again and resend it.")
 
 

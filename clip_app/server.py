@@ -21,6 +21,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -33,7 +34,7 @@ from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_
 from clip_app.middleware.basic_auth import BasicAuth
 from clip_app.middleware.body_limit import BodyLimit
 from clip_app.middleware.counting import Counting
-from clip_app.middleware.request_id import RequestIds
+from clip_app.middleware.request_id import HEADER, RequestIds
 from clip_app.middleware.root_path import RootPath
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
@@ -168,7 +169,19 @@ def _guarded(api: ASGIApp, page: LatePage, settings: Settings) -> ASGIApp:
     guarded = Counting(guarded, functions=page.functions)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
+    # A browser asks whether it may before it sends a password.
+    guarded = CORSMiddleware(guarded, **_cross_origin(settings))
     return RootPath(RequestIds(guarded), root_path=settings.root_path)
+
+
+def _cross_origin(settings: Settings) -> dict[str, Any]:
+    """Which other sites' pages may ask, and read the answer: by default none."""
+    return {
+        "allow_origins": settings.allowed_origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["*"],
+        "expose_headers": [HEADER, "Retry-After"],
+    }
 
 
 def _mount_page(
@@ -177,6 +190,8 @@ def _mount_page(
     # Gradio takes seconds: the page is built once the port listens.
     from clip_app.ui import mount_ui  # noqa: PLC0415
 
+    # Gradio opens its routes to every site unless it finds this here.
+    app.add_middleware(CORSMiddleware, **_cross_origin(settings))
     return mount_ui(app, analyzer, loader, settings)
 
 

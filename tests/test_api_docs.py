@@ -143,6 +143,17 @@ def test_the_views_javascript_runs_as_copied(info: dict[str, Any], browser: Brow
     assert right(name, run_in_a_browser(info[f"/{name}"]["code_snippets"]["javascript"], browser, server))
 
 
+@need("chromium")
+def test_the_javascript_client_shows_why_an_address_is_not_taken(browser: Browser, server: str) -> None:
+    code = f"""
+      import {{ Client }} from "@gradio/client";
+      const client = await Client.connect("{server}");
+      const image = {{ path: "https://example.com/x.png", meta: {{ _type: "gradio.FileData" }} }};
+      client.predict("/analyze", {{ image }}).catch((error) => console.log({{ message: error.message }}));
+    """
+    assert "Pictures are not fetched from the web" in run_in_a_browser(code, browser, server)["message"]
+
+
 @need("curl")
 @pytest.mark.parametrize("name", NAMES)
 def test_the_views_command_line_runs_as_copied(info: dict[str, Any], tmp_path: Path, name: str) -> None:

@@ -98,3 +98,9 @@ def test_curl_style_calls_work(server: str, photographs: dict[str, Path]) -> Non
     assert '"name":"kinds"' in stream.replace(" ", "")
     run = httpx.post(f"{server}/gradio_api/run/analyze", json={"data": data}, timeout=30).json()
     assert run["data"][0]["groups"][0]["name"] == "kinds"
+
+
+@pytest.mark.parametrize("picture", [handle_file("http://127.0.0.1:1/x.png"), "https://example.com/x.png"])
+def test_an_address_is_answered_with_a_sentence(client: Client, picture: object) -> None:
+    with pytest.raises(AppError, match=r"Pictures are not fetched from the web\. Download it and upload the file"):
+        client.predict(picture, api_name="/analyze")

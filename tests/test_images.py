@@ -222,3 +222,9 @@ def test_floating_point_grey_is_scaled_over_what_it_holds_and_what_is_no_number_
     assert grey([-10.0, float("nan"), 0.0], np.float32) == [0, 0, 255]
     assert grey([-10.0, float("-inf"), 0.0], np.float32) == [0, 0, 255]
     assert len(set(grey([5.0, 5.0], np.float32))) == 1, "one colour has no range"
+
+
+def test_a_file_that_is_a_little_too_large_is_not_called_as_large_as_it_may_be() -> None:
+    for more in (1, 20_000):
+        with pytest.raises(ImageTooLarge, match=r"has more than 20 MB; at most 20 MB"):
+            read(bytes(20_000_000 + more), max_bytes=20_000_000)
