@@ -19,6 +19,7 @@ ROOMS = {
     "what serves": ("serving", "bank"),
     "the way of one image": (
         "analyzer",
+        "intake",
         "scoring",
         "batching",
         "preprocessing",
