@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from clip_app import images
+from clip_app.bounds import MOST_BYTES
+from clip_app.budget import ByteBudget
 from clip_app.errors import Busy
 from clip_app.settings import Settings
 from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
@@ -21,8 +23,9 @@ class Intake:
         self.exact = settings.decode == "exact"
         self._settings = settings
         self._places = threading.BoundedSemaphore(settings.queue_size)
-        # A decoded picture can have hundreds of megabytes: as many at once as there are cores.
+        # Decoding computes, so as many at once as there are cores, and large ones share what memory they take.
         self._decoders = threading.BoundedSemaphore(decoders)
+        self._memory = ByteBudget(MOST_BYTES)
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -60,4 +63,5 @@ class Intake:
             max_bytes=self._settings.max_upload_bytes,
             max_pixels=self._settings.max_pixels,
             target=None if self.exact else target,
+            room=self._memory.room,
         )

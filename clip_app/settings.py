@@ -69,7 +69,7 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(20, gt=0, le=1024, description="The most megabytes one picture may have.")
     max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000, description="The most pixels one picture may have.")
     decode: Literal["fast", "exact"] = Field(
-        "fast", description="'fast' decodes large JPEGs at a smaller scale; 'exact' every picture in full."
+        "fast", description="'fast' makes large pictures smaller while they are read; 'exact' reads every one in full."
     )
     queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
     max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")

@@ -24,6 +24,9 @@ ROOMS = {
         "batching",
         "preprocessing",
         "images",
+        "bounds",
+        "budget",
+        "streamed",
         "tones",
         "truncated",
         "containers",
@@ -71,7 +74,7 @@ def main() -> None:
         axes.annotate("", PLACES[end], PLACES[start], arrowprops=style | {"shrinkA": 34, "shrinkB": 34}, zorder=1)
     for room, (x, y) in PLACES.items():
         names = ROOMS[room]
-        lines = [", ".join(names[i : i + 4]) for i in range(0, len(names), 4)]
+        lines = [", ".join(names[i : i + 5]) for i in range(0, len(names), 5)]
         axes.add_patch(
             FancyBboxPatch(
                 (x - 0.14, y - 0.42),

@@ -169,8 +169,8 @@ def test_a_jpeg_decoded_at_a_smaller_scale_has_nearly_the_same_embedding(
         photo = photo.resize((6 * photo.width, 6 * photo.height), Image.Resampling.LANCZOS)
         data, target = encoded(photo, "JPEG", quality=90), bundled.preprocessing.target
         assert target is not None
-        bounds = {"max_bytes": 10**8, "max_pixels": 10**8}
-        full, fast = decode(data, **bounds), decode(data, **bounds, target=target)
+        full = decode(data, max_bytes=10**8, max_pixels=10**8)
+        fast = decode(data, max_bytes=10**8, max_pixels=10**8, target=target)
         assert fast.image.width < full.image.width == photo.width, "the smaller scale was taken"
         assert (fast.width, fast.height) == photo.size, "and the size is told as it is"
         assert min(fast.image.size) >= 2 * target
