@@ -49,7 +49,8 @@ class AttentionRelevance:
             score = F.normalize(seen.image_embeds[0], dim=0) @ torch.from_numpy(direction).to(batch.device)
             gradients = torch.autograd.grad(score, seen.attentions)
             heat = relevance([layer[0].detach() for layer in seen.attentions], [layer[0] for layer in gradients])
-            result: Heat = heat.reshape(rows, columns).cpu().numpy()
+            # What every place has, as each holds itself, is no heat.
+            result: Heat = (heat - heat.min()).reshape(rows, columns).cpu().numpy()
             return result
 
 

@@ -44,7 +44,7 @@ class LeGrad:
                 # The second half of the layers: what is pooled from earlier ones has no meaning yet.
                 layers = [network.post_layernorm(layer) for layer in _second_half(seen.hidden_states)]
             heat = sensitivity(network.head, layers, torch.from_numpy(direction).to(batch.device))
-            result: Heat = heat.reshape(rows, columns).cpu().numpy()
+            result: Heat = (heat - heat.min()).reshape(rows, columns).cpu().numpy()
             return result
 
 

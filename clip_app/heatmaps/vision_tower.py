@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from clip_app.errors import CheckpointError, EngineUnavailable
 from clip_app.heatmaps.grid import fitted
-from clip_app.machine import memory_free
+from clip_app.machine import available_cpus, memory_free
 from clip_app.preprocessing import Pixels, Preprocessing
 from clip_app.source import Source
 
@@ -77,6 +77,8 @@ def open_tower(source: Source, device: str, preprocessing: Preprocessing, attent
         network = _load(kind, source.folder, vision, attention)
     except Exception as error:  # transformers and safetensors raise many kinds on damaged files
         raise CheckpointError(f"The checkpoint cannot be read: {type(error).__name__}. Fetch it again.") from error
+    # Of its own accord torch takes every core of the machine, whatever this process may use.
+    torch.set_num_threads(min(torch.get_num_threads(), available_cpus()))
     network = network.to(torch.device(device)).eval().requires_grad_(False)
     return VisionTower(network, preprocessing)
 
