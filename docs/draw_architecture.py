@@ -14,11 +14,27 @@ from matplotlib.patches import FancyBboxPatch
 PICTURE = Path(__file__).parent / "images" / "architecture.png"
 # Rooms from the roof to the ground; a module that is in none of them is drawn nowhere, which fails the run.
 ROOMS = {
-    "faces": ("cli", "ui", "question", "view", "verdict", "gradio_api", "gradio_host", "snippets", "rest", "doctor"),
+    "faces": (
+        "cli",
+        "ui",
+        "question",
+        "view",
+        "verdict",
+        "gradio_api",
+        "gradio_host",
+        "snippets",
+        "rest",
+        "forms",
+        "doctor",
+    ),
     "the server": ("server", "middleware", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank"),
     "the way of one image": (
         "analyzer",
+        "explainer",
+        "contrast",
+        "heatmaps",
+        "overlay",
         "intake",
         "scoring",
         "batching",

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from clip_app.contrast import Direction
 from clip_app.heatmaps.grid import Heat
-from clip_app.heatmaps.vision_tower import VisionTower, open_tower
+from clip_app.heatmaps.vision_tower import AREA, VisionTower, open_tower
 from clip_app.preprocessing import Pixels
 
 if TYPE_CHECKING:
@@ -30,14 +30,15 @@ ATTENTION_BYTES = 256_000_000  # of the attention of all layers and heads, kept 
 class AttentionRelevance:
     """:class:`~clip_app.heatmaps.Mapper` by the gradients of every layer's attention."""
 
-    def __init__(self, tower: VisionTower) -> None:
-        self._tower = tower
+    def __init__(self, tower: VisionTower, *, area: float = AREA) -> None:
+        """Look at pictures in the pixels of so many of the network's squares, fewer where that is too many."""
+        self._tower, self._area = tower, area
         config = tower.network.config
         maps = config.num_hidden_layers * config.num_attention_heads
         self._most_tokens = math.sqrt(ATTENTION_BYTES / (4 * maps)) - 1
 
     def look(self, image: Image.Image) -> Callable[[Direction], Heat]:
-        return partial(self._heat, self._tower.pixels(image, most_tokens=self._most_tokens))
+        return partial(self._heat, self._tower.pixels(image, area=self._area, most_tokens=self._most_tokens))
 
     def _heat(self, pixels: Pixels, direction: Direction) -> Heat:
         with self._tower.turn(pixels) as (batch, (rows, columns)), torch.enable_grad():

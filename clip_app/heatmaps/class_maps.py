@@ -32,10 +32,12 @@ FINER = 4  # cells for each place of the map, on each side
 class ClassMaps:
     """:class:`~clip_app.heatmaps.Mapper` on the maps that the image encoder gives."""
 
-    def __init__(self, class_maps: Callable[[Pixels], Maps], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, class_maps: Callable[[Pixels], Maps], preprocessing: Preprocessing, *, larger: float = LARGER
+    ) -> None:
         self._class_maps = class_maps
         self._preprocessing = preprocessing
-        self._short = round((preprocessing.target or preprocessing.shape[1]) * LARGER)
+        self._short = round((preprocessing.target or preprocessing.shape[1]) * larger)
 
     def look(self, image: Image.Image) -> Callable[[Direction], Heat]:
         # Two places each way at least: one is in no particular place.
@@ -50,12 +52,12 @@ class ClassMaps:
         return np.maximum(between(heat, FINER), 0)
 
 
-def open_mapper(serving: Serving) -> ClassMaps:
-    """Open it for an encoder that gives class maps.
+def open_mapper(serving: Serving, *, larger: float = LARGER) -> ClassMaps:
+    """Open it for an encoder that gives class maps, to look at pictures so many times as large as it was trained at.
 
     Raises:
         EngineUnavailable: it gives none.
     """
     if serving.model.class_maps is None:
         raise EngineUnavailable("The image encoder gives no class maps.")
-    return ClassMaps(serving.model.class_maps, serving.model.preprocessing)
+    return ClassMaps(serving.model.class_maps, serving.model.preprocessing, larger=larger)

@@ -20,7 +20,7 @@ from clip_app.machine import available_cpus, memory_free
 from clip_app.preprocessing import Pixels, Preprocessing
 from clip_app.source import Source
 
-__all__ = ["VisionTower", "open_tower"]
+__all__ = ["AREA", "VisionTower", "open_tower"]
 
 AREA = 2  # pictures of other shapes than square are looked at in as many pixels as so many squares have
 PASS_BYTES = 300_000_000  # torch itself and one pass
@@ -38,7 +38,7 @@ class VisionTower:
         self._config = network.config
         self._turn = threading.Lock()
 
-    def pixels(self, image: Image.Image, *, most_tokens: float = math.inf) -> Pixels:
+    def pixels(self, image: Image.Image, *, area: float = AREA, most_tokens: float = math.inf) -> Pixels:
         """Return the whole picture as pixels [3, H, W] of at most so many patches, at its own aspect ratio.
 
         A network that is shown every picture stretched to one shape is shown it so.
@@ -47,7 +47,7 @@ class VisionTower:
         side, patch = self._config.image_size, self._config.patch_size
         if stretched and (side // patch) ** 2 <= most_tokens:
             return self._preprocessing(image, exact=False)
-        area = min(AREA, most_tokens * patch * patch / side**2)
+        area = min(area, most_tokens * patch * patch / side**2)
         return self._preprocessing.resized(image, *fitted(image.size, side, area=area, step=patch))
 
     @contextmanager
