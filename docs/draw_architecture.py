@@ -27,14 +27,11 @@ ROOMS = {
         "forms",
         "doctor",
     ),
+    "where it was seen": ("explainer", "contrast", "heatmaps", "overlay"),
     "the server": ("server", "middleware", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank"),
     "the way of one image": (
         "analyzer",
-        "explainer",
-        "contrast",
-        "heatmaps",
-        "overlay",
         "intake",
         "scoring",
         "batching",
@@ -55,6 +52,7 @@ ROOMS = {
 }
 PLACES = {
     "faces": (0.5, 7),
+    "where it was seen": (0.84, 7),
     "the server": (0.16, 5.4),
     "what serves": (0.5, 5.4),
     "the way of one image": (0.84, 5.4),
