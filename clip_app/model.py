@@ -39,6 +39,7 @@ class Model:
         self.label_folder = label_folder
         self.logit_scale = encoders.logit_scale
         self.device = encoders.device
+        self.class_maps = encoders.class_maps
         self._encoders = encoders
         self._tokenizer = tokenizer
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-__all__ = ["AnalysisResult", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
+__all__ = ["AnalysisResult", "Explanation", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
 
 
 class ModelInfo(BaseModel):
@@ -75,4 +75,17 @@ class AnalysisResult(BaseModel):
     model: ModelInfo
     image: ImageInfo
     groups: list[GroupResult]
+    timings_ms: Timings
+
+
+class Explanation(BaseModel):
+    """Where in a picture a label was seen."""
+
+    model: ModelInfo
+    image: ImageInfo
+    label: str
+    method: str = Field(description="How it was found, which depends on the model.")
+    map: list[list[float]] = Field(
+        description="Rows from the top, cells of one size over the whole upright picture, 0 to 1; its highest is 1."
+    )
     timings_ms: Timings

@@ -29,6 +29,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
 from clip_app.endpoints import Endpoint
+from clip_app.explainer import Explainer
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
 from clip_app.middleware.basic_auth import BasicAuth
@@ -128,7 +129,8 @@ def create_app(settings: Settings) -> Application:
     telemetry.CPU_LIMIT.set(cpu_limit())
     loader = Loader(settings)
     analyzer = Analyzer(loader, settings, decoders=available_cpus())
-    page = LatePage(partial(_mount_page, analyzer=analyzer, loader=loader, settings=settings))
+    explainer = Explainer(loader, analyzer.intake)
+    page = LatePage(partial(_mount_page, analyzer=analyzer, explainer=explainer, loader=loader, settings=settings))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -154,7 +156,9 @@ def create_app(settings: Settings) -> Application:
     # Whatever comes after a mount at "/" is never reached.
     for path in ("/metrics", "/metrics/"):
         api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
-    api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
+    api.include_router(
+        rest_routes(analyzer, explainer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size)
+    )
     for name, folder in STATIC.items():
         api.mount(f"/{name}", Static(directory=folder))
     api.mount("/", page)
@@ -185,14 +189,14 @@ def _cross_origin(settings: Settings) -> dict[str, Any]:
 
 
 def _mount_page(
-    app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings
+    app: FastAPI, *, analyzer: Analyzer, explainer: Explainer, loader: Loader, settings: Settings
 ) -> tuple[Callable[[], None], Mapping[int, Endpoint]]:
     # Gradio takes seconds: the page is built once the port listens.
     from clip_app.ui import mount_ui  # noqa: PLC0415
 
     # Gradio opens its routes to every site unless it finds this here.
     app.add_middleware(CORSMiddleware, **_cross_origin(settings))
-    return mount_ui(app, analyzer, loader, settings)
+    return mount_ui(app, analyzer, explainer, loader, settings)
 
 
 def _parent(lifespan: object) -> FastAPI:

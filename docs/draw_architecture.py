@@ -14,11 +14,25 @@ from matplotlib.patches import FancyBboxPatch
 PICTURE = Path(__file__).parent / "images" / "architecture.png"
 # Rooms from the roof to the ground; a module that is in none of them is drawn nowhere, which fails the run.
 ROOMS = {
-    "faces": ("cli", "ui", "question", "view", "verdict", "gradio_api", "gradio_host", "snippets", "rest", "doctor"),
+    "faces": (
+        "cli",
+        "ui",
+        "question",
+        "view",
+        "verdict",
+        "gradio_api",
+        "gradio_host",
+        "snippets",
+        "rest",
+        "forms",
+        "doctor",
+    ),
+    "where it was seen": ("explainer", "contrast", "heatmaps", "overlay"),
     "the server": ("server", "middleware", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank"),
     "the way of one image": (
         "analyzer",
+        "intake",
         "scoring",
         "batching",
         "preprocessing",
@@ -38,6 +52,7 @@ ROOMS = {
 }
 PLACES = {
     "faces": (0.5, 7),
+    "where it was seen": (0.84, 7),
     "the server": (0.16, 5.4),
     "what serves": (0.5, 5.4),
     "the way of one image": (0.84, 5.4),
