@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clip_app import images, scoring
-from clip_app.errors import Busy
+from clip_app.intake import Intake
 from clip_app.labels import LabelGroup
 from clip_app.loading import Loader
 from clip_app.observation import Observation
 from clip_app.options import Options
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
-from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
 
 if TYPE_CHECKING:
     from clip_app.serving import Serving
@@ -30,12 +26,8 @@ class Analyzer:
     """Decodes, encodes and scores pictures, so many at a time. Thread-safe."""
 
     def __init__(self, loader: Loader, settings: Settings, *, decoders: int) -> None:
+        self.intake = Intake(settings, decoders=decoders)
         self._loader = loader
-        self._settings = settings
-        self._exact = settings.decode == "exact"
-        self._places = threading.BoundedSemaphore(settings.queue_size)
-        # A decoded picture can have hundreds of megabytes: as many at once as there are cores.
-        self._decoders = threading.BoundedSemaphore(decoders)
 
     def analyze(self, data: bytes, options: Options, observation: Observation, *, name: str = "") -> AnalysisResult:
         """Say what is in a picture, inside the analysis that counts and times it.
@@ -46,7 +38,7 @@ class Analyzer:
             NotReady, Busy: not now.
             EncodingFailed: the encoder failed.
         """
-        with self._place():
+        with self.intake.place():
             serving = self._loader.serving()
             observation.model = serving.model.info
             return self._analyze(serving, data, options, observation, images.display_name(name))
@@ -56,12 +48,12 @@ class Analyzer:
     ) -> AnalysisResult:
         groups = options.resolve(serving.groups, serving.default_groups)
         waited = time.perf_counter()
-        with self._decoder():
+        with self.intake.decoder():
             waited = time.perf_counter() - waited
             with observation.stage("decode"):
-                decoded = self._decode(data, serving.model.preprocessing.target)
+                decoded = self.intake.decode(data, serving.model.preprocessing.target)
             with observation.stage("preprocess"):
-                pixels = serving.model.preprocessing(decoded.image, exact=self._exact)
+                pixels = serving.model.preprocessing(decoded.image, exact=self.intake.exact)
             info = ImageInfo(name=name, width=decoded.width, height=decoded.height, warnings=list(decoded.warnings))
             flat = decoded.flat
             del decoded
@@ -72,38 +64,12 @@ class Analyzer:
             scored = [_score(serving, encoded.embedding, group, options, flat=flat) for group in groups]
         return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=observation.timings())
 
-    def _decode(self, data: bytes, target: int | None) -> images.Decoded:
-        return images.decode(
-            data,
-            max_bytes=self._settings.max_upload_bytes,
-            max_pixels=self._settings.max_pixels,
-            target=None if self._exact else target,
-        )
-
-    @contextmanager
-    def _decoder(self) -> Iterator[None]:
-        with QUEUE_DEPTH.track_inprogress():
-            self._decoders.acquire()
-        try:
-            yield
-        finally:
-            self._decoders.release()
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if not self._places.acquire(blocking=False):
-            raise Busy(f"{self._settings.queue_size} pictures are already in the works. Try again in a moment.")
-        try:
-            with IN_FLIGHT.track_inprogress():
-                yield
-        finally:
-            self._places.release()
-
 
 def _score(
     serving: Serving, embedding: scoring.Vector, group: LabelGroup, options: Options, *, flat: bool
 ) -> GroupResult:
     """Score one group; where there is nothing to be seen, nothing matches, whatever the embedding is near to."""
+    group, warnings = serving.bank.as_read(group)
     labels, neutral = serving.bank.group(group)
     scores = scoring.score(embedding, labels, neutral, serving.model.logit_scale, independent=options.independent)
     best = np.argsort(-scores.similarity, kind="stable")[: options.limit(group)]
@@ -118,6 +84,7 @@ def _score(
     least = options.threshold or 0.0
     return GroupResult(
         name=group.name,
+        warnings=list(warnings),
         no_match=1.0 if flat else round(scores.no_match, 6),
         labels=[score for score in found if score.confidence >= least],
     )

@@ -7,6 +7,8 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ __all__ = ["LabelBank", "LabelStore"]
 logger = logging.getLogger("clip_app")
 
 CHUNK = 32
+READ = 32  # requests' groups whose tokens are remembered
+MOST_WARNINGS = 20
+SHORT = 40  # letters of a label in a warning
 
 Vector = npt.NDArray[np.float32]
 Key = tuple[tuple[str, ...], str]
@@ -70,6 +75,7 @@ class LabelBank:
         self._own: OrderedDict[Key, Vector] = OrderedDict()
         self._capacity = capacity
         self._latest: OrderedDict[LabelGroup, tuple[Embeddings, Embeddings]] = OrderedDict()
+        self._as_read = lru_cache(READ)(self._read)  # the same labels come with every picture of a batch
         self._lock = threading.Lock()
         self._computing = threading.Lock()
 
@@ -91,6 +97,26 @@ class LabelBank:
         embeddings = self._embed(_label_keys(group)), neutral
         self._remember(group, embeddings)
         return embeddings
+
+    def as_read(self, group: LabelGroup) -> tuple[LabelGroup, tuple[str, ...]]:
+        """Return a group that came with a request as the text encoder reads it, and what to say about that.
+
+        Labels that become the same tokens are one, and what is longer than the encoder reads is cut.
+        """
+        return self._as_read(group) if group.name == REQUEST_GROUP else (group, ())
+
+    def _read(self, group: LabelGroup) -> tuple[LabelGroup, tuple[str, ...]]:
+        texts = self._model.read_texts([fill(group.templates[0], label) for label in group.labels])
+        kept: dict[tuple[int, ...], str] = {}
+        warnings = []
+        for label, text in zip(group.labels, texts, strict=True):
+            first = kept.setdefault(text.ids, label)
+            if text.cut:
+                most = self._model.context
+                warnings.append(f"{_short(label)} is longer than the {most} tokens that the model reads, and was cut.")
+            if first != label:
+                warnings.append(f"{_short(label)} is the same as {_short(first)} to the model, and was left out.")
+        return replace(group, labels=tuple(kept.values())), tuple(warnings[:MOST_WARNINGS])
 
     def keep(
         self, group: LabelGroup, progress: Callable[[float], None] = lambda share: None
@@ -171,6 +197,10 @@ class LabelBank:
         means = np.add.reduceat(embeddings, starts, axis=0)
         unit: Embeddings = means / np.linalg.norm(means, axis=1, keepdims=True)
         return unit
+
+
+def _short(label: str) -> str:
+    return f'"{label}"' if len(label) <= SHORT else f'"{label[:SHORT]}..."'
 
 
 def _label_keys(group: LabelGroup) -> list[Key]:

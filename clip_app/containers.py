@@ -16,11 +16,19 @@ from PIL import Image
 
 from clip_app.errors import UndecodableImage
 
-__all__ = ["ends_early", "kind_of", "only_pixels", "orientation_in", "strips_are_whole", "unsupported"]
+__all__ = [
+    "ends_early",
+    "kind_of",
+    "only_pixels",
+    "orientation_in",
+    "scans_apart",
+    "strips_are_whole",
+    "unsupported",
+]
 
 PNG = b"\x89PNG\r\n\x1a\n"
 # What the pixels need, and the orientation. Text, profiles, times and all else is left out.
-NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf"}
+NEEDED = {b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"}
 SIGNATURES = {
     "PNG": (PNG,),
     "JPEG": (b"\xff\xd8\xff",),
@@ -51,19 +59,23 @@ def unsupported(kind: str) -> UndecodableImage:
 def only_pixels(data: bytes) -> bytes:
     """Return a PNG without the chunks that its pixels do not need; other files as they are.
 
+    The orientation, wherever it is, comes right behind the header, so that it can be had without the pixels.
+
     Raises:
         UndecodableImage: it has a critical chunk of another maker, such as Apple's CgBI.
     """
     if not data.startswith(PNG):
         return data
-    kept = [PNG]
+    kept, exif = [PNG], b""
     for name, start, stop in _chunks(data):
         if name in NEEDED:
-            # The checksum of pixels is theirs; that of the orientation may be wrong.
-            checksum = zlib.crc32(data[start + 4 : stop - 4]) if name == b"eXIf" else None
-            kept.append(data[start:stop] if checksum is None else data[start : stop - 4] + struct.pack(">I", checksum))
+            kept.append(data[start:stop])
+        elif name == b"eXIf":  # its checksum may be wrong; that of pixels is theirs
+            content = data[start + 4 : max(start + 8, stop - 4)]
+            exif = data[start : start + 4] + content + struct.pack(">I", zlib.crc32(content))
         elif name.isalpha() and name[:1].isupper() and kept == [PNG]:
             raise unsupported("PNG")  # PNG's own rule: who does not know a critical chunk cannot read the picture
+    kept.insert(2, exif)
     return b"".join(kept)
 
 
@@ -102,6 +114,22 @@ def orientation_in(exif: bytes) -> int:
         if int.from_bytes(tiff[at : at + 2], order) == ORIENTATION:
             return int.from_bytes(tiff[at + 8 : at + 10], order)
     return 1
+
+
+def scans_apart(data: bytes) -> bool:
+    """Say whether a JPEG's colours come one after the other, so that all are held until the last is there.
+
+    ITU-T T.81, B.2.3: a scan says how many components it has.
+    """
+    at, components = 2, 0
+    while at + 10 <= len(data) and data[at] == 0xFF:
+        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            components = data[at + 9]
+        if marker == 0xDA:  # the first scan
+            return data[at + 4] < components
+        at += 2 + length
+    return False
 
 
 def strips_are_whole(data: bytes) -> bool:

@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-__all__ = ["ANALYZE", "CLASSIFY", "CLI", "ENDPOINTS", "GRADIO", "PAGE", "REST", "Endpoint", "Source"]
+__all__ = [
+    "ANALYZE",
+    "CLASSIFY",
+    "CLI",
+    "ENDPOINTS",
+    "EXPLAIN",
+    "GRADIO",
+    "PAGE",
+    "REST",
+    "REST_EXPLAIN",
+    "Endpoint",
+    "Source",
+]
 
 Source = Literal["ui", "api", "rest", "cli"]
 
@@ -20,7 +32,7 @@ class Endpoint:
 
     ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
     ``source`` counts the upload, None where it was counted before; ``options`` are the
-    fields of :class:`~clip_app.options.Options` that it takes; ``path`` is its route where
+    fields of :class:`~clip_app.options.Options`, or of ExplainOptions, that it takes; ``path`` is its route where
     it has one of its own, ``takes_files`` says that the body holds pictures.
     """
 
@@ -40,8 +52,16 @@ EVERY_OPTION = ("groups", "labels", "template", "independent", "top_k", "thresho
 PAGE = Endpoint(name="ui", source="ui")
 ANALYZE = Endpoint(name="analyze", source="api", options=("groups", "top_k"))
 CLASSIFY = Endpoint(name="classify", source="api", options=("labels", "template", "independent"))
+EXPLAIN = Endpoint(name="explain", source="api", options=("label",))
 GRADIO = Endpoint(name="gradio", source="api")  # refused before it said what for
 REST = Endpoint(name="rest", source="rest", options=EVERY_OPTION, path="/api/analyze", takes_files=True)
+REST_EXPLAIN = Endpoint(
+    name="rest_explain",
+    source="rest",
+    options=("label", "labels", "group", "template", "format"),
+    path="/api/explain",
+    takes_files=True,
+)
 CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
 
-ENDPOINTS = {row.name: row for row in (PAGE, ANALYZE, CLASSIFY, GRADIO, REST, CLI)}
+ENDPOINTS = {row.name: row for row in (PAGE, ANALYZE, CLASSIFY, EXPLAIN, GRADIO, REST, REST_EXPLAIN, CLI)}

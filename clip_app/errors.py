@@ -81,10 +81,10 @@ class UnreadablePath(ClipAppError):
 
 
 class ImageTooLarge(ClipAppError):
-    """The picture has more bytes or pixels than are accepted."""
+    """The picture has more bytes or pixels than are accepted, or would take more memory."""
 
     code, status, outcome = "too_large", 413, "invalid"
-    advice = "Send a smaller picture, or raise CLIP_APP_MAX_UPLOAD_MB or CLIP_APP_MAX_PIXELS."
+    advice = "Send a smaller picture or a plain JPEG, or raise CLIP_APP_MAX_UPLOAD_MB or CLIP_APP_MAX_PIXELS."
 
 
 class BadOption(ClipAppError):

@@ -12,15 +12,16 @@ from pydantic.fields import FieldInfo
 
 from clip_app import __version__
 from clip_app.analyzer import Analyzer
-from clip_app.endpoints import ENDPOINTS, Endpoint
+from clip_app.endpoints import ENDPOINTS, EXPLAIN, Endpoint
 from clip_app.errors import ClipAppError, NotReady
+from clip_app.explainer import Explainer
 from clip_app.gradio_host import describe, read_upload, shown
 from clip_app.gradio_host import gradio as gr
 from clip_app.loading import Loader
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
-from clip_app.options import Options
-from clip_app.results import AnalysisResult, ModelInfo
+from clip_app.options import Asked, ExplainOptions, Options
+from clip_app.results import AnalysisResult, Explanation, ModelInfo
 from clip_app.settings import Settings
 from clip_app.signatures import keyword_parameters, with_signature
 from clip_app.snippets import example_file
@@ -34,6 +35,7 @@ Answer = TypeVar("Answer", bound=BaseModel)
 SUMMARIES = {
     "analyze": "Say what is in a picture: the best labels of each group, with scores.",
     "classify": "Score a picture against your own labels.",
+    "explain": "Say where in a picture a label was seen: a map of numbers from 0 to 1, rows from the top.",
 }
 
 JSON_TYPES = {list: "array", str: "string", int: "integer", bool: "boolean", NoneType: "null"}
@@ -52,8 +54,9 @@ class GradioApi:
 
     endpoints: ClassVar[Mapping[str, Endpoint]] = {name: ENDPOINTS[name] for name in SUMMARIES}
 
-    def __init__(self, analyzer: Analyzer, loader: Loader, settings: Settings) -> None:
+    def __init__(self, analyzer: Analyzer, explainer: Explainer, loader: Loader, settings: Settings) -> None:
         self._analyzer = analyzer
+        self._explainer = explainer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
         self._picture = (
@@ -64,30 +67,28 @@ class GradioApi:
     def add(self, **event: Any) -> None:
         """Add the endpoints to the Blocks that are being made."""
         for row in self.endpoints.values():
-            gr.api(self._function(row), api_name=row.name, **event)
+            model, result = (ExplainOptions, Explanation) if row is EXPLAIN else (Options, AnalysisResult)
+            gr.api(self._function(row, model, result), api_name=row.name, **event)
         gr.api(self.status, api_name="status", queue=False)
 
-    def _function(self, endpoint: Endpoint) -> Callable[..., AnalysisResult]:
+    def _function(self, endpoint: Endpoint, model: type[Asked], result: type[BaseModel]) -> Callable[..., BaseModel]:
         """Make the function behind an endpoint; its parameters and texts are what the API documents."""
 
-        def answer(image: Any, *values: Any) -> AnalysisResult:
-            given = dict(zip(endpoint.options, values, strict=True))
-            if "groups" not in given:  # a question without labels is not one about the default groups
-                given["labels"] = given["labels"] or ()
-            return self._answer(endpoint, image, lambda: Options.of(**given))
+        def answer(image: Any, *values: Any) -> BaseModel:
+            return self._answer(endpoint, image, dict(zip(endpoint.options, values, strict=True)))
 
         answer.__name__ = endpoint.name
         answer.__doc__ = SUMMARIES[endpoint.name]
         image = inspect.Parameter("image", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=gr.FileData)
-        options = [p.replace(kind=image.kind) for p in keyword_parameters(Options, endpoint.options, _api_type)]
-        described = {option.name: _described(option, Options.model_fields[option.name]) for option in options}
+        options = [p.replace(kind=image.kind) for p in keyword_parameters(model, endpoint.options, _api_type)]
+        described = {option.name: _described(option, model.model_fields[option.name]) for option in options}
         picture = {
             "label": "Picture",
             "python_type": {"type": "filepath", "description": self._picture},
             "component": "Image",  # so that the view names what its JavaScript takes
             "example_input": example_file(),
         }
-        with_signature(answer, [image, *options], AnalysisResult)
+        with_signature(answer, [image, *options], result)
         return describe(answer, {"image": picture, **described})
 
     def status(self) -> Status:
@@ -99,17 +100,21 @@ class GradioApi:
             return _plain(Status(**state, model=None, groups=[]))
         return _plain(Status(**state, model=serving.model.info, groups=list(serving.groups)))
 
-    def _answer(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
+    def _answer(self, endpoint: Endpoint, image: Any, given: dict[str, Any]) -> BaseModel:
         try:
-            return _plain(self._run(endpoint, image, options))
+            return _plain(self._run(endpoint, image, given))
         except ClipAppError as error:
             raise shown(error) from None
 
-    def _run(self, endpoint: Endpoint, image: Any, options: Callable[[], Options]) -> AnalysisResult:
+    def _run(self, endpoint: Endpoint, image: Any, given: dict[str, Any]) -> BaseModel:
         context = current_request()
         with Observation(endpoint, since=context.started if context else None) as observation:
             data, name = read_upload(image, self._max_bytes)
-            return self._analyzer.analyze(data, options(), observation, name=name)
+            if endpoint is EXPLAIN:
+                return self._explainer.explain(data, ExplainOptions.of(**given), observation, name=name)
+            if "groups" not in given:  # a question without labels is not one about the default groups
+                given["labels"] = given["labels"] or ()
+            return self._analyzer.analyze(data, Options.of(**given), observation, name=name)
 
 
 def _plain(answer: Answer) -> Answer:
@@ -134,10 +139,11 @@ def _described(option: inspect.Parameter, field: FieldInfo) -> dict[str, Any]:
         schema["items"] = {"type": "string"}
     # The view adds None where it is the default.
     python = [str(kind) if get_args(kind) else kind.__name__ for kind in kinds if kind is not NoneType]
+    required = option.default is inspect.Parameter.empty
     return {
         "label": field.title,
-        "parameter_has_default": True,
-        "parameter_default": option.default,
+        "parameter_has_default": not required,
+        "parameter_default": None if required else option.default,
         "type": schema,
         "python_type": {"type": " | ".join(python), "description": field.description},
         "example_input": (field.examples or [option.default])[0],

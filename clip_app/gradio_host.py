@@ -20,11 +20,13 @@ from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI, Request
 from jinja2 import ChoiceLoader, DictLoader
+from starlette.responses import Response
 from starlette.routing import Mount
 
 from clip_app.endpoints import Endpoint
 from clip_app.errors import BadOption, ClipAppError
 from clip_app.gradio_routes import PREFIX
+from clip_app.middleware.body_limit import NOT_FETCHED, error_response
 from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
 from clip_app.observation import refuse
 from clip_app.settings import Settings
@@ -116,7 +118,20 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, dress: Dress) -
     # Not demo.app, which is another one that nothing serves.
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount) and isinstance(mounted.app, FastAPI)  # noqa: S101, PT018
+    _answer_wrong_indices(mounted.app, demo)
     return mounted.app
+
+
+def _answer_wrong_indices(mounted: FastAPI, demo: CountedBlocks) -> None:
+    """Say that there is no such function where Gradio would fail."""
+
+    async def no_function(request: Request, error: Exception) -> Response:
+        if isinstance(error, KeyError) and not (isinstance(error.args[0], int) and error.args[0] not in demo.fns):
+            raise error
+        return error_response(404, "not_found", "There is no such function. /gradio_api/info names them.")
+
+    mounted.add_exception_handler(gradio.route_utils.FnIndexInferError, no_function)
+    mounted.add_exception_handler(KeyError, no_function)
 
 
 def _dress_document(dress: Dress) -> None:
@@ -189,6 +204,8 @@ def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
     """
     if hasattr(value, "model_dump"):
         value = value.model_dump()
+    if isinstance(value, str) and value.strip().lower().startswith(("http://", "https://")):
+        raise BadOption(NOT_FETCHED)
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         raise BadOption("There is no picture. Upload one first.")
     refusal = BadOption("The picture was not uploaded here. Upload it through /gradio_api/upload first.")
@@ -233,17 +250,21 @@ class CountedBlocks(gradio.Blocks):  # type: ignore[misc]  # Gradio's types are 
         context = (
             context_of(request.request.scope)
             if isinstance(request, gradio.Request) and request.request
-            else RequestContext()
+            else current_request() or RequestContext()
         )
         enter(context)
+        endpoint = self.functions.get(block_fn if isinstance(block_fn, int) else block_fn._id)  # noqa: SLF001
+        if context.refusal is not None:
+            if endpoint is not None:
+                refuse(context, endpoint, "invalid", "bad_option")
+            raise shown(BadOption(context.refusal))
         before = context.analyses
         try:
             return cast(dict[str, Any], await super().process_api(block_fn, *arguments, **options))
         except Exception as error:
-            endpoint = self.functions.get(block_fn if isinstance(block_fn, int) else block_fn._id)  # noqa: SLF001
             if endpoint is not None and context.analyses == before:
                 refuse(context, endpoint, "invalid", "bad_option")
-                problem = ClipAppError("The values do not fit this endpoint. /gradio_api/info says what it takes.")
+                problem = BadOption("The values do not fit this endpoint. /gradio_api/info says what it takes.")
                 raise shown(problem) from error
             if isinstance(error, gradio.Error):
                 raise
@@ -255,4 +276,6 @@ class CountedBlocks(gradio.Blocks):  # type: ignore[misc]  # Gradio's types are 
 def shown(error: ClipAppError) -> gradio.Error:
     """The error as Gradio shows it, with the request's id for the operator."""
     context = current_request()
+    if context is not None:
+        context.status = error.status
     return gradio.Error(f"{error.message} (request {context.id if context else ''})", print_exception=False)

@@ -8,7 +8,15 @@ import os
 import sys
 from pathlib import Path
 
-__all__ = ["available_cpus", "cpu_limit", "has_bfloat16", "limit_allocator", "memory_limit", "release_mapped"]
+__all__ = [
+    "available_cpus",
+    "cpu_limit",
+    "has_bfloat16",
+    "limit_allocator",
+    "memory_free",
+    "memory_limit",
+    "release_mapped",
+]
 
 CGROUP = Path("/sys/fs/cgroup")
 MADV_DONTNEED = 4
@@ -58,6 +66,15 @@ def memory_limit(root: Path = CGROUP) -> int:
         except (OSError, ValueError):  # not this version, or "max"
             continue
     return total
+
+
+def memory_free(root: Path = CGROUP, status: Path = Path("/proc/self/statm")) -> int:
+    """Return the bytes that this process may still take of :func:`memory_limit`."""
+    try:
+        resident = int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):  # no Linux
+        resident = 0
+    return memory_limit(root) - resident
 
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:

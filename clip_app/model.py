@@ -16,7 +16,7 @@ from clip_app.engines import ENGINES, Choice, Embeddings, Encoders, check_instal
 from clip_app.preprocessing import Pixels, Preprocessing
 from clip_app.results import ModelInfo
 from clip_app.source import Source
-from clip_app.tokenizer import Tokenizer
+from clip_app.tokenizer import TokenizedText, Tokenizer
 
 __all__ = ["Model", "load_model"]
 
@@ -39,12 +39,22 @@ class Model:
         self.label_folder = label_folder
         self.logit_scale = encoders.logit_scale
         self.device = encoders.device
+        self.class_maps = encoders.class_maps
         self._encoders = encoders
         self._tokenizer = tokenizer
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """Return unit image embeddings, shape [N, D], of pixels, shape [N, 3, H, W]."""
         return self._encoders.encode_images(pixels)
+
+    @property
+    def context(self) -> int:
+        """How many tokens of a text are read."""
+        return self._tokenizer.context
+
+    def read_texts(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Return the tokens of texts as the encoder reads them, and of which some were left out."""
+        return self._tokenizer.read_texts(texts)
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Return unit text embeddings, shape [len(texts), D], texts of a length batched together."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clip_app.errors import BadOption
 from clip_app.labels import (
@@ -18,16 +18,48 @@ from clip_app.labels import (
     split_labels,
 )
 
-__all__ = ["MAX_TOP_K", "Options"]
+__all__ = ["MAX_TOP_K", "Asked", "ExplainOptions", "Options"]
+
+Question = TypeVar("Question", bound="Asked")
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
 
 
-class Options(BaseModel):
-    """What to look for. With neither groups nor labels, the model's default groups."""
+class Asked(BaseModel):
+    """What every question has in common: unknown fields are refused, names come as texts or lists."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @field_validator("groups", "labels", mode="before", check_fields=False)
+    @classmethod
+    def _names(cls, value: Any) -> tuple[str, ...] | None:
+        """Take one text that names several, or a list of texts that name one each."""
+        if value is None:
+            return None
+        if isinstance(value, str):
+            return split_labels(value)
+        if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
+            raise ValueError("names are a list of texts, or one text with commas")
+        return tuple(value)
+
+    @classmethod
+    def of(cls: type[Question], **given: Any) -> Question:
+        """Make options of what a client sent.
+
+        Raises:
+            BadOption: naming the option and what it takes.
+        """
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            named = "".join(f"{part}: " for part in problem["loc"])
+            raise BadOption(f"{named}{problem['msg'].removeprefix('Value error, ')}.") from None
+
+
+class Options(Asked):
+    """What to look for. With neither groups nor labels, the model's default groups."""
 
     groups: tuple[str, ...] | None = Field(
         None,
@@ -63,18 +95,6 @@ class Options(BaseModel):
         examples=[0.2],
     )
 
-    @field_validator("groups", "labels", mode="before")
-    @classmethod
-    def _names(cls, value: Any) -> tuple[str, ...] | None:
-        """Take one text that names several, or a list of texts that name one each."""
-        if value is None:
-            return None
-        if isinstance(value, str):
-            return split_labels(value)
-        if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
-            raise ValueError("names are a list of texts, or one text with commas")
-        return tuple(value)
-
     @field_validator("top_k", mode="before")
     @classmethod
     def _whole_number(cls, value: Any) -> int | None:
@@ -102,20 +122,6 @@ class Options(BaseModel):
             raise ValueError("it must be a number from 0 to 1, such as 0.2")
         return share
 
-    @classmethod
-    def of(cls, **given: Any) -> Options:
-        """Make options of what a client sent.
-
-        Raises:
-            BadOption: naming the option and what it takes.
-        """
-        try:
-            return cls(**given)
-        except ValidationError as error:
-            problem = error.errors()[0]
-            name = ".".join(str(part) for part in problem["loc"])
-            raise BadOption(f"{name}: {problem['msg'].removeprefix('Value error, ')}.") from None
-
     def resolve(self, groups: Mapping[str, LabelGroup], default_groups: tuple[str, ...]) -> list[LabelGroup]:
         """Return the groups to score.
 
@@ -132,3 +138,50 @@ class Options(BaseModel):
         if self.top_k is not None:
             return self.top_k
         return len(group.labels) if group.name == REQUEST_GROUP else DEFAULT_TOP_K
+
+
+class ExplainOptions(Asked):
+    """Which label to look for in a picture, and what to tell it apart from."""
+
+    label: str = Field(
+        title="Label",
+        description="What to look for, in a few words: the one label that the map is about.",
+        examples=["cup of coffee"],
+    )
+    labels: tuple[str, ...] | None = Field(
+        None,
+        title="Other labels",
+        description="Labels to tell it apart from, as a list or separated by commas; the label itself may be there.",
+        examples=[["teapot", "plate"]],
+    )
+    group: str | None = Field(
+        None,
+        title="Label group",
+        description="A label group to tell it apart from; by default the one that has the label, else the model's own.",
+        examples=["objects"],
+    )
+    template: str | None = Field(
+        None,
+        title="Prompt",
+        description=f"The prompt of labels that are in no group, with {{}} where the label goes: {DEFAULT_TEMPLATE}",
+        examples=[DEFAULT_TEMPLATE],
+    )
+    format: Literal["png", "json"] = Field(
+        "png",
+        title="Form of the answer",
+        description="png lays the map over the picture; json gives it as rows of numbers from 0 to 1.",
+        examples=["json"],
+    )
+
+    @field_validator("label")
+    @classmethod
+    def _tidy_label(cls, value: str) -> str:
+        if not (label := " ".join(value.split())):
+            raise ValueError("it is empty; name what to look for")
+        return label
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> ExplainOptions:
+        if self.labels is not None and self.group is not None:
+            raise ValueError("labels and group: one of the two, or neither")
+        return self

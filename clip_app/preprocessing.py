@@ -71,7 +71,13 @@ class Preprocessing:
         Unless ``exact``, a picture of more than twice the target is averaged down first
         (Pillow's reducing gap), which is faster and hardly differs.
         """
-        image = self._crop(self._resize(image, None if exact else REDUCING_GAP))
+        return self._normalized(self._crop(self._resize(image, None if exact else REDUCING_GAP)))
+
+    def resized(self, image: Image.Image, width: int, height: int) -> Pixels:
+        """Turn the whole of an RGB picture into pixels of a size, shape [3, height, width], float32."""
+        return self._normalized(image.resize((width, height), self.resample, reducing_gap=REDUCING_GAP))
+
+    def _normalized(self, image: Image.Image) -> Pixels:
         std = np.array(self.std, np.float32)
         scale, shift = np.float32(self.rescale) / std, -np.array(self.mean, np.float32) / std
         pixels: Pixels = np.multiply(np.asarray(image).transpose(2, 0, 1), scale[:, None, None], order="C")

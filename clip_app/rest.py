@@ -1,36 +1,32 @@
-"""``POST /api/analyze``: one request, one answer, no state; and health."""
+"""``POST /api/analyze`` and ``/api/explain``: one request, one answer, no state; and health."""
 
 from __future__ import annotations
 
 import asyncio
-import difflib
-import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
 from anyio import CapacityLimiter
-from fastapi import APIRouter, Depends, FastAPI, File, Form, Request, Response, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
-from pydantic.fields import FieldInfo
-from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from clip_app.analyzer import Analyzer
-from clip_app.endpoints import REST
+from clip_app.endpoints import REST, REST_EXPLAIN
 from clip_app.errors import BadOption, Busy, ClipAppError, ImageTooLarge, UndecodableImage
+from clip_app.explainer import Explainer
+from clip_app.forms import form_options, known_fields
 from clip_app.images import display_name
-from clip_app.labels import split_labels
 from clip_app.loading import Loader
 from clip_app.middleware.body_limit import error_response
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
-from clip_app.options import Options
-from clip_app.results import AnalysisResult
-from clip_app.signatures import keyword_parameters, with_signature
+from clip_app.options import ExplainOptions, Options
+from clip_app.results import AnalysisResult, Explanation
 from clip_app.status import Readiness, readiness
 
 __all__ = ["IMAGES_PER_REQUEST", "add_error_handlers", "rest_routes"]
@@ -39,7 +35,8 @@ IMAGES_PER_REQUEST = 16
 # Of one request: several share a forward pass, and others still get a turn.
 IMAGES_AT_ONCE = 4
 SPARE_THREADS = 16
-NAME_LISTS = ("groups", "labels")
+
+Answer = TypeVar("Answer")
 
 
 class ErrorDetail(BaseModel):
@@ -54,6 +51,9 @@ class ErrorBody(BaseModel):
     """Every error that is not about one picture among several."""
 
     error: ErrorDetail
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (400, 413, 422, 503)}
 
 
 class FailedImage(BaseModel):
@@ -75,25 +75,29 @@ class Health(BaseModel):
     status: str = "ok"
 
 
-def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: int) -> APIRouter:
+def rest_routes(analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max_bytes: int, places: int) -> APIRouter:
     """Build the REST and health routes around an analyzer that has so many places."""
     router = APIRouter()
     limiter: list[CapacityLimiter] = []  # made on first use, inside the event loop
 
+    async def in_thread(work: Callable[[], Answer]) -> Answer:
+        if not limiter:  # more threads than places, so that one too many is told so at once
+            limiter.append(CapacityLimiter(places + SPARE_THREADS))
+        return await anyio.to_thread.run_sync(work, limiter=limiter[0])
+
     @router.post(
         REST.path or "",
-        responses={status: {"model": ErrorBody} for status in (400, 413, 422, 503)},
+        dependencies=[Depends(known_fields(REST))],
+        responses=REFUSALS,
         tags=["analyze"],
     )
     async def analyze(
         image: Annotated[list[UploadFile], File(description=f"A picture; repeat for up to {IMAGES_PER_REQUEST}.")],
-        options: Annotated[Options, Depends(_form_options())],
+        options: Annotated[Options, Depends(form_options(REST, Options))],
     ) -> AnalyzeResponse:
         """Say what is in one picture or several."""
         if len(image) > IMAGES_PER_REQUEST:
             raise BadOption(f"{len(image)} pictures were sent; at most {IMAGES_PER_REQUEST} go into one request.")
-        if not limiter:  # more threads than places, so that one too many is told so at once
-            limiter.append(CapacityLimiter(places + SPARE_THREADS))
         turn = asyncio.Semaphore(min(IMAGES_AT_ONCE, places))
         received = time.perf_counter()
 
@@ -104,14 +108,38 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
         async def one(file: UploadFile) -> AnalysisResult | ClipAppError:
             async with turn:
                 data = await file.read(max_bytes + 1)
-                context = partial(analyze_one, data, file.filename or "")
                 try:
-                    return await anyio.to_thread.run_sync(context, limiter=limiter[0])
+                    return await in_thread(partial(analyze_one, data, file.filename or ""))
                 except ClipAppError as error:
                     return error
 
         answers = await asyncio.gather(*(one(file) for file in image))
         return AnalyzeResponse(results=_in_place(answers, [file.filename for file in image]))
+
+    @router.post(
+        REST_EXPLAIN.path or "",
+        dependencies=[Depends(known_fields(REST_EXPLAIN))],
+        response_model=Explanation,
+        responses=REFUSALS | {200: {"content": {"image/png": {}}, "description": "The map, drawn or as numbers."}},
+        tags=["analyze"],
+    )
+    async def explain(
+        image: Annotated[list[UploadFile], File(description="The picture; one.")],
+        options: Annotated[ExplainOptions, Depends(form_options(REST_EXPLAIN, ExplainOptions))],
+    ) -> Any:
+        """Say where in a picture a label was seen."""
+        if len(image) > 1:
+            raise BadOption(f"{len(image)} pictures were sent; a label is looked for in one.")
+        received = time.perf_counter()
+        data, name = await image[0].read(max_bytes + 1), image[0].filename or ""
+
+        def work() -> Response | Explanation:
+            with Observation(REST_EXPLAIN, since=received) as observation:
+                if options.format == "json":
+                    return explainer.explain(data, options, observation, name=name)
+                return Response(explainer.draw(data, options, observation), media_type="image/png")
+
+        return await in_thread(work)
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", tags=["health"])
@@ -128,39 +156,6 @@ def rest_routes(analyzer: Analyzer, loader: Loader, *, max_bytes: int, places: i
         return state
 
     return router
-
-
-def _form_options() -> Callable[..., Awaitable[Options]]:
-    """Make the dependency that reads every option from a form; several fields of a name are one list."""
-
-    async def read(request: Request, **fields: Any) -> Options:
-        form = await request.form()  # read already: what fields it has, those that are empty too
-        _check_fields(form)
-        for name in NAME_LISTS:
-            if name in form:
-                fields[name] = [part for text in form.getlist(name) for part in split_labels(str(text))]
-        return Options.of(**fields)
-
-    def annotate(name: str, field: FieldInfo) -> Any:
-        kind = (list[str] | None) if name in NAME_LISTS else field.annotation
-        return Annotated[kind, Form(description=field.description)]
-
-    request = inspect.Parameter("request", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Request)
-    return with_signature(read, [request, *keyword_parameters(Options, REST.options, annotate)])
-
-
-def _check_fields(form: FormData) -> None:
-    """Refuse a field that is none: whoever misspells one would get an answer to another question.
-
-    Raises:
-        BadOption: naming the field and the nearest that there is.
-    """
-    known = ("image", *REST.options)
-    for name in form:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, 1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise BadOption(f"There is no field {name[:40]!r}.{hint} There are: {', '.join(known)}.")
 
 
 def _in_place(

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-__all__ = ["AnalysisResult", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
+__all__ = ["AnalysisResult", "Explanation", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
 
 
 class ModelInfo(BaseModel):
@@ -19,13 +19,12 @@ class ModelInfo(BaseModel):
     bundled: bool = Field(description="True for the small demonstration model inside the package.")
 
 
-class ImageInfo(BaseModel):
-    """The picture as it was understood, upright."""
+class Warned(BaseModel):
+    """Something with warnings, which are absent where there are none."""
 
-    name: str
-    width: int
-    height: int
-    warnings: list[str] = Field([], description="What was wrong with a file that was answered all the same; or absent.")
+    warnings: list[str] = Field(
+        [], description="What was not as it should be and was answered all the same; or absent."
+    )
 
     @model_serializer(mode="wrap")
     def _without_empty_warnings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -33,6 +32,14 @@ class ImageInfo(BaseModel):
         if not self.warnings:
             del fields["warnings"]
         return fields
+
+
+class ImageInfo(Warned):
+    """The picture as it was understood, upright; the warnings say what was wrong with its file."""
+
+    name: str
+    width: int
+    height: int
 
 
 class LabelScore(BaseModel):
@@ -43,8 +50,8 @@ class LabelScore(BaseModel):
     similarity: float = Field(description="Raw cosine of the image and the label embedding.")
 
 
-class GroupResult(BaseModel):
-    """The best labels of one group, best first."""
+class GroupResult(Warned):
+    """The best labels of one group, best first; the warnings say which were not read as they stand."""
 
     name: str
     no_match: float = Field(description="Share of the prompts that name nothing.")
@@ -68,4 +75,17 @@ class AnalysisResult(BaseModel):
     model: ModelInfo
     image: ImageInfo
     groups: list[GroupResult]
+    timings_ms: Timings
+
+
+class Explanation(BaseModel):
+    """Where in a picture a label was seen."""
+
+    model: ModelInfo
+    image: ImageInfo
+    label: str
+    method: str = Field(description="How it was found, which depends on the model.")
+    map: list[list[float]] = Field(
+        description="Rows from the top, cells of one size over the whole upright picture, 0 to 1; its highest is 1."
+    )
     timings_ms: Timings

@@ -21,6 +21,7 @@ from typing import Any
 import uvicorn
 from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -28,12 +29,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
 from clip_app.endpoints import Endpoint
+from clip_app.explainer import Explainer
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
 from clip_app.middleware.basic_auth import BasicAuth
 from clip_app.middleware.body_limit import BodyLimit
 from clip_app.middleware.counting import Counting
-from clip_app.middleware.request_id import RequestIds
+from clip_app.middleware.request_id import HEADER, RequestIds
 from clip_app.middleware.root_path import RootPath
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
@@ -127,7 +129,8 @@ def create_app(settings: Settings) -> Application:
     telemetry.CPU_LIMIT.set(cpu_limit())
     loader = Loader(settings)
     analyzer = Analyzer(loader, settings, decoders=available_cpus())
-    page = LatePage(partial(_mount_page, analyzer=analyzer, loader=loader, settings=settings))
+    explainer = Explainer(loader, analyzer.intake)
+    page = LatePage(partial(_mount_page, analyzer=analyzer, explainer=explainer, loader=loader, settings=settings))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -153,7 +156,9 @@ def create_app(settings: Settings) -> Application:
     # Whatever comes after a mount at "/" is never reached.
     for path in ("/metrics", "/metrics/"):
         api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
-    api.include_router(rest_routes(analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size))
+    api.include_router(
+        rest_routes(analyzer, explainer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size)
+    )
     for name, folder in STATIC.items():
         api.mount(f"/{name}", Static(directory=folder))
     api.mount("/", page)
@@ -168,16 +173,30 @@ def _guarded(api: ASGIApp, page: LatePage, settings: Settings) -> ASGIApp:
     guarded = Counting(guarded, functions=page.functions)
     if settings.auth is not None:
         guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
+    # A browser asks whether it may before it sends a password.
+    guarded = CORSMiddleware(guarded, **_cross_origin(settings))
     return RootPath(RequestIds(guarded), root_path=settings.root_path)
 
 
+def _cross_origin(settings: Settings) -> dict[str, Any]:
+    """Which other sites' pages may ask, and read the answer: by default none."""
+    return {
+        "allow_origins": settings.allowed_origins,
+        "allow_methods": ["GET", "POST"],
+        "allow_headers": ["*"],
+        "expose_headers": [HEADER, "Retry-After"],
+    }
+
+
 def _mount_page(
-    app: FastAPI, *, analyzer: Analyzer, loader: Loader, settings: Settings
+    app: FastAPI, *, analyzer: Analyzer, explainer: Explainer, loader: Loader, settings: Settings
 ) -> tuple[Callable[[], None], Mapping[int, Endpoint]]:
     # Gradio takes seconds: the page is built once the port listens.
     from clip_app.ui import mount_ui  # noqa: PLC0415
 
-    return mount_ui(app, analyzer, loader, settings)
+    # Gradio opens its routes to every site unless it finds this here.
+    app.add_middleware(CORSMiddleware, **_cross_origin(settings))
+    return mount_ui(app, analyzer, explainer, loader, settings)
 
 
 def _parent(lifespan: object) -> FastAPI:

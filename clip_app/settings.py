@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ __all__ = [
 
 PREFIX = "CLIP_APP_"
 CPU_ENGINES = ("openvino", "onnxruntime")
+ORIGIN = re.compile(r"https?://[^/\s?#@]+")
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 
 
@@ -60,6 +62,9 @@ class Settings(BaseSettings):
     )
     root_path: str = Field("", description="The path under which a proxy serves the app, such as /clip.")
     auth: SecretStr | None = Field(None, description="user:password for everything but health and metrics.")
+    cors_origins: str = Field(
+        "", description="Other sites whose pages may ask, such as https://a.example,https://b.example, or *."
+    )
     ca_bundle: Path | None = Field(None, description="A PEM file of certificate authorities to trust as well.")
     tls_roots: Literal["certifi+system", "certifi"] = Field(
         "certifi+system", description="Where trust starts: 'certifi+system' or 'certifi'."
@@ -69,7 +74,7 @@ class Settings(BaseSettings):
     max_upload_mb: float = Field(20, gt=0, le=1024, description="The most megabytes one picture may have.")
     max_pixels: int = Field(100_000_000, ge=1, le=1_000_000_000, description="The most pixels one picture may have.")
     decode: Literal["fast", "exact"] = Field(
-        "fast", description="'fast' decodes large JPEGs at a smaller scale; 'exact' every picture in full."
+        "fast", description="'fast' makes large pictures smaller while they are read; 'exact' reads every one in full."
     )
     queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
     max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")
@@ -115,10 +120,26 @@ class Settings(BaseSettings):
             raise ValueError("it must start with / or be a full URL")
         return value.rstrip("/")
 
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        if wrong := [origin for origin in _listed(value) if origin != "*" and not ORIGIN.fullmatch(origin)]:
+            raise ValueError(f"{wrong[0]} is no origin; one is like https://a.example:8443, without a path")
+        return value
+
+    @property
+    def allowed_origins(self) -> list[str]:
+        """CORS_ORIGINS as a list."""
+        return _listed(self.cors_origins)
+
     @property
     def max_upload_bytes(self) -> int:
         """MAX_UPLOAD_MB in bytes."""
         return int(self.max_upload_mb * 1_000_000)
+
+
+def _listed(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
 
 
 def load_settings(**given: Any) -> Settings:

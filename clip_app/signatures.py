@@ -17,11 +17,12 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def keyword_parameters(
     model: type[BaseModel], names: Iterable[str], annotate: Callable[[str, FieldInfo], Any]
 ) -> Iterator[inspect.Parameter]:
-    """Yield an optional keyword for each named field, annotated as the face needs it."""
+    """Yield a keyword for each named field, annotated as the face needs it; one without a default is required."""
     for name in names:
         field = model.model_fields[name]
         kind = inspect.Parameter.KEYWORD_ONLY
-        yield inspect.Parameter(name, kind, default=field.default, annotation=annotate(name, field))
+        default = inspect.Parameter.empty if field.is_required() else field.default
+        yield inspect.Parameter(name, kind, default=default, annotation=annotate(name, field))
 
 
 def with_signature(

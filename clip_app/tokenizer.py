@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-__all__ = ["Padding", "Tokenizer", "Tokens"]
+__all__ = ["Padding", "TokenizedText", "Tokenizer", "Tokens"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,13 @@ class Tokens:
 
     ids: npt.NDArray[np.int64]
     mask: npt.NDArray[np.int64]
+
+
+class TokenizedText(NamedTuple):
+    """A text's tokens, at most as many as the encoder reads, and whether there were more."""
+
+    ids: tuple[int, ...]
+    cut: bool
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,13 @@ class Tokenizer:
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, at most ``context`` of them, special tokens included."""
+        return [list(text.ids) for text in self.read_texts(texts)]
+
+    def read_texts(self, texts: Sequence[str]) -> list[TokenizedText]:
+        """Return the tokens of each text, and whether some of it was left out."""
         cased = [text.lower() for text in texts] if self.lower_case else list(texts)
-        return [encoding.ids for encoding in self._backend.encode_batch(cased)]
+        found = self._backend.encode_batch(cased)
+        return [TokenizedText(tuple(encoding.ids), bool(encoding.overflowing)) for encoding in found]
 
     def pad(self, ids: Sequence[Sequence[int]]) -> Tokens:
         """Return tokens of shape [N, T]: as long as the longest, or as the context."""

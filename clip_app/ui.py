@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from clip_app.analyzer import Analyzer
 from clip_app.endpoints import PAGE, Endpoint
 from clip_app.errors import ClipAppError
+from clip_app.explainer import Explainer
 from clip_app.gradio_api import GradioApi
 from clip_app.gradio_host import CountedBlocks, Dress, end_streams, mount
 from clip_app.gradio_host import gradio as gr
@@ -46,13 +47,13 @@ LOST = "() => window.dispatchEvent(new Event('clip-app-lost'))"
 
 
 def mount_ui(
-    app: FastAPI, analyzer: Analyzer, loader: Loader, settings: Settings
+    app: FastAPI, analyzer: Analyzer, explainer: Explainer, loader: Loader, settings: Settings
 ) -> tuple[Callable[[], None], Mapping[int, Endpoint]]:
     """Mount the page at / after every other route.
 
     Returns what ends Gradio's endless streams, and which of its functions, by their index, analyse pictures.
     """
-    demo = Page(analyzer, loader, settings).build()
+    demo = Page(analyzer, explainer, loader, settings).build()
     texts = {path.stem: json.loads(path.read_text("utf-8")) for path in sorted((PAGE_FILES / "texts").glob("*.json"))}
     dress = Dress(
         theme=gr.themes.Soft(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]),
@@ -68,11 +69,11 @@ def mount_ui(
 class Page:
     """The Blocks of the page and the functions behind them."""
 
-    def __init__(self, analyzer: Analyzer, loader: Loader, settings: Settings) -> None:
+    def __init__(self, analyzer: Analyzer, explainer: Explainer, loader: Loader, settings: Settings) -> None:
         self._analyzer = analyzer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
-        self._api = GradioApi(analyzer, loader, settings)
+        self._api = GradioApi(analyzer, explainer, loader, settings)
         self._places = settings.queue_size
         self._limiter: CapacityLimiter | None = None  # made on first use, inside the event loop
 

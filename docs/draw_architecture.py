@@ -14,15 +14,32 @@ from matplotlib.patches import FancyBboxPatch
 PICTURE = Path(__file__).parent / "images" / "architecture.png"
 # Rooms from the roof to the ground; a module that is in none of them is drawn nowhere, which fails the run.
 ROOMS = {
-    "faces": ("cli", "ui", "question", "view", "verdict", "gradio_api", "gradio_host", "snippets", "rest", "doctor"),
+    "faces": (
+        "cli",
+        "ui",
+        "question",
+        "view",
+        "verdict",
+        "gradio_api",
+        "gradio_host",
+        "snippets",
+        "rest",
+        "forms",
+        "doctor",
+    ),
+    "where it was seen": ("explainer", "contrast", "heatmaps", "overlay"),
     "the server": ("server", "middleware", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank"),
     "the way of one image": (
         "analyzer",
+        "intake",
         "scoring",
         "batching",
         "preprocessing",
         "images",
+        "bounds",
+        "budget",
+        "streamed",
         "tones",
         "truncated",
         "containers",
@@ -35,6 +52,7 @@ ROOMS = {
 }
 PLACES = {
     "faces": (0.5, 7),
+    "where it was seen": (0.84, 7),
     "the server": (0.16, 5.4),
     "what serves": (0.5, 5.4),
     "the way of one image": (0.84, 5.4),
@@ -70,7 +88,7 @@ def main() -> None:
         axes.annotate("", PLACES[end], PLACES[start], arrowprops=style | {"shrinkA": 34, "shrinkB": 34}, zorder=1)
     for room, (x, y) in PLACES.items():
         names = ROOMS[room]
-        lines = [", ".join(names[i : i + 4]) for i in range(0, len(names), 4)]
+        lines = [", ".join(names[i : i + 5]) for i in range(0, len(names), 5)]
         axes.add_patch(
             FancyBboxPatch(
                 (x - 0.14, y - 0.42),

@@ -19,7 +19,7 @@ from conftest import need, served
 from gradio_client import Client
 from playwright.sync_api import Browser, sync_playwright
 
-from clip_app.endpoints import ENDPOINTS, REST
+from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN
 from clip_app.gradio_api import GradioApi
 from clip_app.labels import DEFAULT_TEMPLATE, MAX_LABEL_LENGTH, MAX_LABELS
 from clip_app.middleware.body_limit import JSON_LIMIT, MEGABYTE
@@ -27,7 +27,7 @@ from clip_app.options import MAX_TOP_K, Options
 from clip_app.rest import IMAGES_PER_REQUEST
 from clip_app.settings import Settings
 
-NAMES = ("analyze", "classify", "status")
+NAMES = ("analyze", "classify", "explain", "status")
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "clip_app" / "examples"
@@ -114,6 +114,8 @@ def right(name: str, answer: dict[str, Any]) -> bool:
     """Whether it is the answer of this endpoint to the question of its example."""
     if name == "status":
         return bool(answer["ready"])
+    if name == "explain":
+        return bool(answer["label"] == "cup of coffee" and max(map(max, answer["map"])) == 1)
     (group,) = answer["groups"]
     best = [score["label"] for score in group["labels"]]
     expected = {"analyze": ("objects", 3), "classify": ("labels", 2)}[name]
@@ -141,6 +143,17 @@ def test_the_views_curl_runs_as_copied(info: dict[str, Any], tmp_path: Path, nam
 @pytest.mark.parametrize("name", NAMES)
 def test_the_views_javascript_runs_as_copied(info: dict[str, Any], browser: Browser, server: str, name: str) -> None:
     assert right(name, run_in_a_browser(info[f"/{name}"]["code_snippets"]["javascript"], browser, server))
+
+
+@need("chromium")
+def test_the_javascript_client_shows_why_an_address_is_not_taken(browser: Browser, server: str) -> None:
+    code = f"""
+      import {{ Client }} from "@gradio/client";
+      const client = await Client.connect("{server}");
+      const image = {{ path: "https://example.com/x.png", meta: {{ _type: "gradio.FileData" }} }};
+      client.predict("/analyze", {{ image }}).catch((error) => console.log({{ message: error.message }}));
+    """
+    assert "Pictures are not fetched from the web" in run_in_a_browser(code, browser, server)["message"]
 
 
 @need("curl")
@@ -191,6 +204,8 @@ def test_every_parameter_has_a_label_a_text_a_type_and_its_default(info: dict[st
         "/classify labels": ("Your own labels", "list[str] | str", None),
         "/classify template": ("Prompt", "str", None),
         "/classify independent": ("Score alone", "bool", False),
+        "/explain image": ("Picture", "filepath", "required"),
+        "/explain label": ("Label", "str", "required"),
     }
     for endpoint in info.values():
         assert all(len(parameter["python_type"]["description"]) > 20 for parameter in endpoint["parameters"])
@@ -230,6 +245,9 @@ def test_the_documents_code_runs_as_copied(
         answer = json.dumps(run_in_a_browser(code, request.getfixturevalue("browser"), server))
     (result,) = found if isinstance(found := json.loads(answer), list) else found.get("results", [found])
     assert result["image"]["width"] == 600
+    if "/api/explain" in code:
+        assert right("explain", result)
+        return
     assert result["groups"][0]["labels"][0]["label"] == "cup of coffee"
 
 
@@ -245,10 +263,11 @@ def test_the_document_names_every_route_parameter_and_status(server: str) -> Non
     for path in ("/metrics", "/api/docs", "/api/openapi.json"):
         assert path in PAGE
         assert httpx.get(f"{server}{path}").status_code == 200
-    for status in schema["paths"][REST.path]["post"]["responses"]:
-        assert status == "200" or f"\n| {status} | " in PAGE
+    for endpoint in (REST, REST_EXPLAIN):
+        for status in schema["paths"][endpoint.path]["post"]["responses"]:
+            assert status == "200" or f"\n| {status} | " in PAGE
     rows = [line.split(" | ")[0].strip("| `") for line in PAGE.splitlines() if line.startswith("|")]
-    assert set(rows) >= {"image", *REST.options}
+    assert set(rows) >= {"image", *REST.options, *REST_EXPLAIN.options}
     for name in GradioApi.endpoints:
         parameters = ", ".join(f"`{parameter}`" for parameter in ("image", *ENDPOINTS[name].options))
         assert f"| `/{name}` | {parameters} |" in PAGE

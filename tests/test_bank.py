@@ -222,3 +222,19 @@ def test_of_two_groups_that_do_not_fit_together_the_later_one_stays(bundled: Mod
     later = bank.group(second)[0]
     assert bank.group(second)[0] is later
     assert bank.group(first)[0] is not kept
+
+
+@pytest.mark.parametrize("labels", [("cat", "a cat"), ("café", "cafe"), ("x " * 90 + "one", "x " * 90 + "two")])
+def test_labels_that_are_the_same_tokens_are_one(bundled: Model, labels: tuple[str, str]) -> None:
+    group, warnings = LabelBank(bundled).as_read(request_group([*labels, "dog"]))
+    assert group.labels == (" ".join(labels[0].split()), "dog")
+    assert "was left out" in warnings[-1]
+
+
+def test_a_label_that_is_cut_is_said_to_be(bundled: Model) -> None:
+    bank = LabelBank(bundled)
+    long = "x y " * 45 + "z"
+    group, warnings = bank.as_read(request_group(["cat", long]))
+    assert group.labels == ("cat", long)
+    assert warnings == (f'"{long[:40]}..." is longer than the 64 tokens that the model reads, and was cut.',)
+    assert bank.as_read(GROUP) == (GROUP, ()), "a group of the operator's stays as it is"

@@ -112,6 +112,31 @@ def test_rest(app: str, photographs: dict[str, Path]) -> None:
     }
 
 
+def test_rest_where(app: str, photographs: dict[str, Path]) -> None:
+    good = photographs["cat"].read_bytes()
+
+    def where(*pictures: bytes, **fields: str) -> int:
+        files = [("image", ("x.png", picture)) for picture in pictures]
+        return httpx.post(f"{app}/api/explain", files=files, data=fields, timeout=60).status_code
+
+    before = counted(app)
+    assert where(good, label="cat") == where(good, label="cat", format="json") == 200
+    assert where(b"no picture", label="cat") == 400
+    assert where(good, label="cat", group="birds") == 422
+    assert where(good + bytes(OVERSIZED), label="cat") == 413
+    assert where(good, label=CURSED) == 500
+    # Refused as a whole, before there is an analysis:
+    assert where(good) == where(good, good, label="cat") == where(good, lable="cat") == 422
+    assert where(bytes(90_000_000), label="cat") == 413
+    assert difference(counted(app), before) == {
+        "rest_explain/ok": 2,
+        "rest_explain/invalid": 3 + 4,
+        "rest_explain/error": 1,
+        "uploaded/rest": 10,
+        "timed/rest_explain": 2 + 3 + 1,
+    }
+
+
 def call(url: str, name: str, data: list[Any], way: str = "call") -> str:
     answer = httpx.post(f"{url}/gradio_api/{way}/{name}", json={"data": data}, timeout=60)
     if way == "run" or answer.status_code != 200:
@@ -125,6 +150,7 @@ def test_the_gradio_api(app: str, photographs: dict[str, Path], broken: Path, tm
     before = counted(app)
     client.predict(handle_file(photo), api_name="/analyze")
     client.predict(handle_file(photo), "cat", api_name="/classify")
+    client.predict(handle_file(photo), "cat", api_name="/explain")
     client.predict(api_name="/status")  # no analysis
     for bad, options in ((broken, {}), (photo, {"groups": ["birds"]})):
         with pytest.raises(AppError):
@@ -141,9 +167,11 @@ def test_the_gradio_api(app: str, photographs: dict[str, Path], broken: Path, tm
         "analyze/invalid": 2 + 8,
         "classify/ok": 1,
         "classify/error": 1,
-        "uploaded/api": 13,
+        "explain/ok": 1,
+        "uploaded/api": 14,
         "timed/analyze": 1 + 2 + 4,  # the last two ways of wrong reach the function
         "timed/classify": 2,
+        "timed/explain": 1,
     }
 
 

@@ -39,6 +39,19 @@ def test_classify_scores_own_labels(client: Client, photographs: dict[str, Path]
     assert {score["label"] for score in result["groups"][0]["labels"]} == {"cat", "cup of coffee"}
 
 
+def test_explain_says_where(client: Client, photographs: dict[str, Path]) -> None:
+    result = client.predict(handle_file(photographs["coffee"]), label="cup of coffee", api_name="/explain")
+    assert (result["label"], result["method"]) == ("cup of coffee", "class maps")
+    assert result["image"] == {"name": "coffee.png", "width": 600, "height": 400}
+    assert max(map(max, result["map"])) == 1
+
+
+@pytest.mark.parametrize("label", ["", " ", None, 7])
+def test_explain_without_a_label_says_what_to_do(client: Client, photographs: dict[str, Path], label: object) -> None:
+    with pytest.raises(AppError, match="label"):
+        client.predict(handle_file(photographs["cat"]), label, api_name="/explain")
+
+
 def test_status_says_what_serves(client: Client) -> None:
     status = client.predict(api_name="/status")
     assert (status["ready"], status["model"]["id"]) == (True, "bundled")
@@ -47,12 +60,22 @@ def test_status_says_what_serves(client: Client) -> None:
 
 def test_the_endpoints_are_typed_and_documented(server: str) -> None:
     endpoints = httpx.get(f"{server}/gradio_api/info").json()["named_endpoints"]
-    assert set(endpoints) == {"/analyze", "/classify", "/status"}
+    assert set(endpoints) == {"/analyze", "/classify", "/explain", "/status"}
     analyze = endpoints["/analyze"]
     assert [p["parameter_name"] for p in analyze["parameters"]] == ["image", "groups", "top_k"]
     assert analyze["parameters"][0]["python_type"]["type"] == "filepath"
     assert set(analyze["returns"][0]["type"]["properties"]) == {"model", "image", "groups", "timings_ms"}
     assert analyze["description"].startswith("Say what is in a picture")
+    explain = endpoints["/explain"]
+    assert [p["parameter_name"] for p in explain["parameters"]] == ["image", "label"]
+    assert set(explain["returns"][0]["type"]["properties"]) == {
+        "model",
+        "image",
+        "label",
+        "method",
+        "map",
+        "timings_ms",
+    }
 
 
 @pytest.mark.parametrize(
@@ -98,3 +121,9 @@ def test_curl_style_calls_work(server: str, photographs: dict[str, Path]) -> Non
     assert '"name":"kinds"' in stream.replace(" ", "")
     run = httpx.post(f"{server}/gradio_api/run/analyze", json={"data": data}, timeout=30).json()
     assert run["data"][0]["groups"][0]["name"] == "kinds"
+
+
+@pytest.mark.parametrize("picture", [handle_file("http://127.0.0.1:1/x.png"), "https://example.com/x.png"])
+def test_an_address_is_answered_with_a_sentence(client: Client, picture: object) -> None:
+    with pytest.raises(AppError, match=r"Pictures are not fetched from the web\. Download it and upload the file"):
+        client.predict(picture, api_name="/analyze")

@@ -169,8 +169,8 @@ def test_a_jpeg_decoded_at_a_smaller_scale_has_nearly_the_same_embedding(
         photo = photo.resize((6 * photo.width, 6 * photo.height), Image.Resampling.LANCZOS)
         data, target = encoded(photo, "JPEG", quality=90), bundled.preprocessing.target
         assert target is not None
-        bounds = {"max_bytes": 10**8, "max_pixels": 10**8}
-        full, fast = decode(data, **bounds), decode(data, **bounds, target=target)
+        full = decode(data, max_bytes=10**8, max_pixels=10**8)
+        fast = decode(data, max_bytes=10**8, max_pixels=10**8, target=target)
         assert fast.image.width < full.image.width == photo.width, "the smaller scale was taken"
         assert (fast.width, fast.height) == photo.size, "and the size is told as it is"
         assert min(fast.image.size) >= 2 * target
@@ -222,3 +222,9 @@ def test_floating_point_grey_is_scaled_over_what_it_holds_and_what_is_no_number_
     assert grey([-10.0, float("nan"), 0.0], np.float32) == [0, 0, 255]
     assert grey([-10.0, float("-inf"), 0.0], np.float32) == [0, 0, 255]
     assert len(set(grey([5.0, 5.0], np.float32))) == 1, "one colour has no range"
+
+
+def test_a_file_that_is_a_little_too_large_is_not_called_as_large_as_it_may_be() -> None:
+    for more in (1, 20_000):
+        with pytest.raises(ImageTooLarge, match=r"has more than 20 MB; at most 20 MB"):
+            read(bytes(20_000_000 + more), max_bytes=20_000_000)

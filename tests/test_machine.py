@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from clip_app.machine import available_cpus, cpu_limit, has_bfloat16, limit_allocator, memory_limit, release_mapped
+from clip_app.machine import (
+    available_cpus,
+    cpu_limit,
+    has_bfloat16,
+    limit_allocator,
+    memory_free,
+    memory_limit,
+    release_mapped,
+)
 
 CPUS = len(os.sched_getaffinity(0))
 
@@ -149,3 +157,11 @@ def test_another_allocator_or_system_is_left_alone(monkeypatch: pytest.MonkeyPat
     limit_allocator()
     monkeypatch.setattr("sys.platform", "darwin")
     assert release_mapped(tmp_path / "nothing", tmp_path / "no maps") == 0
+
+
+def test_free_memory_is_what_the_limit_leaves(tmp_path: Path) -> None:
+    (tmp_path / "memory.max").write_text("1000000000\n")
+    statm = tmp_path / "statm"
+    statm.write_text("500 100 7 1 0 9 0\n")
+    assert memory_free(tmp_path, statm) == 1_000_000_000 - 100 * os.sysconf("SC_PAGE_SIZE")
+    assert memory_free(tmp_path, tmp_path / "none") == 1_000_000_000

@@ -9,7 +9,7 @@ from asgi import answer, ask, read
 from prometheus_client import REGISTRY
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_app.endpoints import ANALYZE, CLASSIFY, ENDPOINTS, GRADIO, PAGE, REST, Endpoint
+from clip_app.endpoints import ANALYZE, CLASSIFY, ENDPOINTS, EXPLAIN, GRADIO, PAGE, REST, Endpoint
 from clip_app.errors import Outcome
 from clip_app.middleware.body_limit import JSON_LIMIT
 from clip_app.middleware.counting import Counting
@@ -50,6 +50,7 @@ def test_the_answers_status_says_how_it_ended(status: int, outcome: str) -> None
     assert refused(answers(status), "/api/analyze") == {("rest", outcome): 1}
     assert refused(answers(status), "/api/analyze/") == {("rest", outcome): 1}
     assert refused(answers(status), "/api/analyze", root_path="/clip") == {("rest", outcome): 1}
+    assert refused(answers(status), "/api/explain") == {("rest_explain", outcome): 1}
 
 
 @pytest.mark.parametrize("status", [200, 204, 307, 399])
@@ -107,7 +108,7 @@ def test_a_full_queue_counts_for_whom_the_function_is(body: object, expected: Ma
 
 @pytest.mark.parametrize("way", ["call/v2", "call", "run", "api"])
 def test_a_named_function_counts_by_its_name(way: str) -> None:
-    for name, expected in (("analyze", ANALYZE), ("classify", CLASSIFY)):
+    for name, expected in (("analyze", ANALYZE), ("classify", CLASSIFY), ("explain", EXPLAIN)):
         assert refused(answers(422), f"/gradio_api/{way}/{name}", b"{") == {(expected.name, "invalid"): 1}
     assert refused(answers(422), f"/gradio_api/{way}/status", b"{}") == {}
 

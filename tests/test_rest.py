@@ -131,7 +131,7 @@ def test_health_openapi_and_its_page(server: str) -> None:
     assert httpx.get(f"{server}/healthz").json() == {"status": "ok"}
     assert httpx.get(f"{server}/readyz").json()["ready"] is True
     paths = httpx.get(f"{server}/api/openapi.json").json()["paths"]
-    assert {"/api/analyze", "/healthz", "/readyz"} <= set(paths)
+    assert {"/api/analyze", "/api/explain", "/healthz", "/readyz"} <= set(paths)
     page = httpx.get(f"{server}/api/docs").text
     assert "https://" not in page, "the page must work without a content network"
     assert httpx.get(f"{server}/api/static/swagger-ui-bundle.js").status_code == 200
@@ -228,3 +228,84 @@ def test_labels_are_read_from_every_field_of_that_name(server: str, photographs:
         answer = httpx.post(f"{server}/api/analyze", files={"image": picture}, data=form)
     (group,) = answer.json()["results"][0]["groups"]
     assert {score["label"] for score in group["labels"]} == {"a cat", "a dog", "big, red", "a ship"}
+
+
+# Where a label was seen.
+
+
+def explain(server: str, picture: Path | bytes, **fields: str | list[str]) -> httpx.Response:
+    data = picture if isinstance(picture, bytes) else picture.read_bytes()
+    return httpx.post(f"{server}/api/explain", files={"image": ("x.bin", data)}, data=fields, timeout=60)
+
+
+def test_a_map_comes_as_a_picture_or_as_numbers(server: str, photographs: dict[str, Path]) -> None:
+    drawn = explain(server, photographs["coffee"], label="cup of coffee")
+    assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/png")
+    assert Image.open(io.BytesIO(drawn.content)).size == (600, 400)
+    answer = explain(server, photographs["coffee"], label="Cup of Coffee", format="json")
+    result = answer.json()
+    assert set(result) == {"model", "image", "label", "method", "map", "timings_ms"}
+    assert (result["label"], result["method"]) == ("cup of coffee", "class maps")
+    assert result["image"] == {"name": "x.bin", "width": 600, "height": 400}
+    assert max(map(max, result["map"])) == 1
+    assert len({len(row) for row in result["map"]}) == 1
+
+
+@pytest.mark.parametrize(
+    "fields", [{"labels": ["dog", "pizza"]}, {"labels": "dog, pizza"}, {"group": "scenes"}, {"labels": "cat"}]
+)
+def test_a_map_is_told_apart_from_what_comes_with_it(
+    server: str, photographs: dict[str, Path], fields: dict[str, str | list[str]]
+) -> None:
+    answer = explain(server, photographs["cat"], label="cat", format="json", **fields)
+    assert (answer.status_code, answer.json()["label"]) == (200, "cat")
+
+
+@pytest.mark.parametrize(
+    ("fields", "mentions"),
+    [
+        ({}, "label"),
+        ({"label": ""}, "label"),
+        ({"label": " "}, "label: it is empty"),
+        ({"lable": "cat"}, "Did you mean label?"),
+        ({"label": "cat", "top_k": "3"}, "There are: image, label"),
+        ({"label": "cat", "group": "birds"}, "kinds, objects, scenes, content"),
+        ({"label": "cat", "group": "kinds", "labels": "dog"}, "one of the two"),
+        ({"label": "cat", "format": "gif"}, "'png' or 'json'"),
+    ],
+)
+def test_a_map_of_what_is_not_understood_is_422(
+    server: str, photographs: dict[str, Path], fields: dict[str, str | list[str]], mentions: str
+) -> None:
+    answer = explain(server, photographs["cat"], **fields)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_option")
+    assert mentions in answer.json()["error"]["message"]
+
+
+def test_a_map_is_of_one_picture_that_can_be_read(server: str, photographs: dict[str, Path]) -> None:
+    cat = photographs["cat"].read_bytes()
+    broken = explain(server, b"no picture", label="cat")
+    assert (broken.status_code, broken.json()["error"]["code"]) == (400, "undecodable_image")
+    large = explain(server, cat + bytes(20_000_000), label="cat")
+    assert (large.status_code, large.json()["error"]["code"]) == (413, "too_large")
+    two = httpx.post(f"{server}/api/explain", files=[("image", cat)] * 2, data={"label": "cat"})
+    assert (two.status_code, two.json()["error"]["code"]) == (422, "bad_option")
+
+
+def test_a_map_before_there_is_a_model_is_503(photographs: dict[str, Path], tmp_path: Path) -> None:
+    with served("--model", str(tmp_path / "none"), "--fallback", "none", ready=False) as url:
+        answer = explain(url, photographs["cat"], label="cat")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "not_ready")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+def test_maps_and_analyses_share_the_places(photographs: dict[str, Path]) -> None:
+    big = io.BytesIO()
+    Image.open(photographs["china"]).resize((5000, 4000)).save(big, "JPEG")
+    with served_here(queue_size=1) as url, ThreadPoolExecutor(8) as pool:
+        asked = [explain if i % 2 else post for i in range(8)]
+        answers = list(
+            pool.map(lambda ask: ask(url, big.getvalue(), **({"label": "cat"} if ask is explain else {})), asked)
+        )
+        assert {answer.status_code for answer in answers} == {200, 503}
+        assert explain(url, photographs["cat"], label="cat").status_code == 200

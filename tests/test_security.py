@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from conftest import served
 
 META = {"_type": "gradio.FileData"}
 
@@ -170,3 +171,55 @@ def test_what_broken_uploads_leave_is_removed(tmp_path: Path) -> None:
     remove_broken_uploads(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "young"]
     assert finished.exists()
+
+
+def preflight(server: str, path: str, origin: str) -> httpx.Response:
+    headers = {"Origin": origin, "Access-Control-Request-Method": "POST"}
+    return httpx.options(f"{server}{path}", headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/api/analyze", "/gradio_api/run/analyze", "/gradio_api/queue/join", "/healthz"])
+def test_pages_of_other_sites_may_not_ask_unless_they_are_named(server: str, path: str) -> None:
+    for origin in ("https://evil.example", "http://localhost:3000", "null"):
+        assert "access-control-allow-origin" not in preflight(server, path, origin).headers
+        assert "access-control-allow-origin" not in httpx.get(f"{server}{path}", headers={"Origin": origin}).headers
+
+
+def test_a_site_that_is_named_may_ask_and_read_the_answer() -> None:
+    friend = "https://friend.example"
+    with served("--model", "bundled", "--cors-origins", f"{friend}, https://b.example") as url:
+        for path in ("/api/analyze", "/gradio_api/run/analyze", "/healthz"):
+            assert preflight(url, path, friend).headers["access-control-allow-origin"] == friend
+            found = httpx.get(f"{url}{path}", headers={"Origin": friend}).headers
+            assert found["access-control-allow-origin"] == friend
+            assert "access-control-allow-origin" not in preflight(url, path, "https://evil.example").headers
+
+
+VALUES = [
+    {"data": []},
+    {"data": ["no picture", None, None]},
+    {"data": [None, None, "many"]},
+    {"data": [{"path": "/etc/hostname"}, None, None]},
+    {"data": [None, None, None], "batched": True},
+    {"data": [None, None, None], "event_data": 5},
+]
+
+
+@pytest.mark.parametrize("body", VALUES)
+def test_bad_values_of_a_direct_call_are_the_callers_fault(server: str, body: object) -> None:
+    found = httpx.post(f"{server}/gradio_api/run/analyze", json=body)
+    assert found.status_code == 422
+    assert found.json()["error"]
+
+
+@pytest.mark.parametrize("index", [1_000_000, -5, None, "two"])
+@pytest.mark.parametrize("path", ["run/predict", "run/nothing", "queue/join", "call/nothing"])
+def test_a_function_that_there_is_not_is_not_a_failure(server: str, index: object, path: str) -> None:
+    body = {"data": [None], "session_hash": "abc"} | ({} if index is None else {"fn_index": index})
+    assert httpx.post(f"{server}/gradio_api/{path}", json=body).status_code in (400, 404, 422)
+
+
+@pytest.mark.parametrize("wanted", ["bytes=abc", "bytes=5-2", "items=0-1", "bytes=999999999-", "bytes=0-" + "9" * 50])
+def test_a_range_that_makes_no_sense_is_not_a_failure(server: str, wanted: str) -> None:
+    for path in ("/", "/page/page.js", "/gradio_api/info", "/metrics"):
+        assert httpx.get(f"{server}{path}", headers={"Range": wanted}).status_code < 500

@@ -56,7 +56,7 @@ class TableWriter:
             for group in answer.groups:
                 self._line(f"{shown(path)}: {group.name}", "table.title")
                 self._console.print(_table(group))
-            for warning in answer.image.warnings:
+            for warning in _warnings(answer):
                 self._line(f"{shown(path)}: {warning}")
         elif not self._console.is_terminal:  # where the report on standard error is seen
             self._line(f"{shown(path)}: {answer.message}")
@@ -127,7 +127,7 @@ class CsvWriter:
         image = f"./{path}" if path.startswith(FORMULA) and path != STANDARD_INPUT else path
         if isinstance(answer, AnalysisResult):
             size = {"width": answer.image.width, "height": answer.image.height}
-            about = {"image": image, "model": answer.model.id, "warnings": " ".join(answer.image.warnings)} | size
+            about = {"image": image, "model": answer.model.id, "warnings": " ".join(_warnings(answer))} | size
             self._csv.writerows(about | row for group in answer.groups for row in _rows(group))
         else:
             self._csv.writerow({"image": image, "error": answer.message})
@@ -169,6 +169,10 @@ def _table(group: GroupResult) -> Table:
         table.add_row(score.label, f"{score.confidence:.1%}", f"{score.similarity:.3f}")
     table.add_row("none of these", f"{group.no_match:.1%}", "", style="dim")
     return table
+
+
+def _warnings(result: AnalysisResult) -> list[str]:
+    return [*result.image.warnings, *(warning for group in result.groups for warning in group.warnings)]
 
 
 def _entry(path: str, answer: AnalysisResult | ClipAppError) -> dict[str, Any]:

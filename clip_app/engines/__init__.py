@@ -7,7 +7,7 @@ is opened.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +36,7 @@ __all__ = [
     "EngineFinding",
     "EngineModule",
     "EngineRow",
+    "Maps",
     "Precision",
     "candidates",
     "check_installed",
@@ -44,6 +45,7 @@ __all__ = [
 ]
 
 Embeddings = npt.NDArray[np.float32]
+Maps = npt.NDArray[np.float32]
 Device = Literal["cpu", "cuda"]
 Precision = Literal["float32", "bfloat16", "int8"]
 
@@ -62,6 +64,13 @@ class Encoders(Protocol):
 
     @property
     def logit_scale(self) -> float: ...
+
+    @property
+    def class_maps(self) -> Callable[[Pixels], Maps] | None:
+        """Return maps [N, C, h, w] of pixels [N, 3, H, W] of any size; None where the network gives none.
+
+        Each is of what an axis of the embedding stands for, the first C of them.
+        """
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         """Return unit image embeddings, shape [N, D], of pixels, shape [N, 3, H, W]."""

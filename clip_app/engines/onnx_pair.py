@@ -24,7 +24,7 @@ from clip_app.checkpoint import (
     understood,
     variant_of,
 )
-from clip_app.engines import Embeddings, Precision
+from clip_app.engines import Embeddings, Maps, Precision
 from clip_app.errors import CheckpointError
 from clip_app.preprocessing import Pixels
 from clip_app.tokenizer import Padding, Tokenizer, Tokens
@@ -41,6 +41,7 @@ LOGIT_SCALE = 100.0
 CLIP_CONTEXT, SIGLIP_CONTEXT = 77, 64
 OLD_EOS = 2  # what OpenAI's own configs call the end of a text, wrongly
 OUTPUTS: Mapping[Side, str] = {"image": "image_embeds", "text": "text_embeds"}
+CLASS_MAPS = "class_maps"  # beside the image embedding: what speaks for each class, and where (bundled/vision.py)
 POOLED = ("pooler_output", "pooled_output", "embeddings", "sentence_embedding")
 # transformers' tokenizers of SigLIP 2, which was trained on lower case; they pad on the left unless told otherwise.
 GEMMA = ("Gemma", "Siglip2")
@@ -90,9 +91,14 @@ class PairEncoders:
         self._vision, self._text, self._settings = vision, text, settings
         self._pixels = vision.only_input(4, "pixel_values", ())
         self._ids = text.only_input(2, "input_ids", ("attention_mask", "position_ids", "token_type_ids"))
+        any_size = self._pixels.size(2) is None and self._pixels.size(3) is None
+        self.class_maps = self._class_maps if any_size and vision.gives(CLASS_MAPS, 4) else None
 
     def encode_images(self, pixels: Pixels) -> Embeddings:
         return self._vision({self._pixels.name: pixels})
+
+    def _class_maps(self, pixels: Pixels) -> Maps:
+        return self._vision.rows({self._pixels.name: pixels}, CLASS_MAPS)
 
     def encode_tokens(self, tokens: Tokens) -> Embeddings:
         ids = tokens.ids
@@ -146,22 +152,30 @@ class _Encoder:
         self.precision = session.precision
         self.inputs = {port.name: port for port in session.inputs}
         self._session = session
+        self._outputs = session.outputs
         self._output = self._find_output(session.outputs, OUTPUTS[side])
 
     def __call__(self, feeds: Mapping[str, Array]) -> Embeddings:
-        """Run any number of rows: all at once, or as many at a time as the file holds."""
-        rows = len(next(iter(feeds.values())))
-        batch = next((size for port in self.inputs.values() if (size := port.size(0))), rows)
-        features = np.concatenate([self._run(feeds, start, batch) for start in range(0, rows, batch)])
-        features = features[:rows].astype(np.float32)
+        features = self.rows(feeds, self._output.name)
         # A row of zeros stays one, and is noticed by whoever asks for a unit embedding.
         unit: Embeddings = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
         return unit
 
-    def _run(self, feeds: Mapping[str, Array], start: int, batch: int) -> Array:
+    def gives(self, name: str, rank: int) -> bool:
+        """Say whether there is an output of this name and rank."""
+        return any(port.name == name and len(port.shape or ()) == rank for port in self._outputs)
+
+    def rows(self, feeds: Mapping[str, Array], output: str) -> npt.NDArray[np.float32]:
+        """Run any number of rows: all at once, or as many at a time as the file holds."""
+        rows = len(next(iter(feeds.values())))
+        batch = next((size for port in self.inputs.values() if (size := port.size(0))), rows)
+        found = np.concatenate([self._run(feeds, start, batch, output) for start in range(0, rows, batch)])
+        return found[:rows].astype(np.float32)
+
+    def _run(self, feeds: Mapping[str, Array], start: int, batch: int, output: str) -> Array:
         cut = {name: _exactly(batch, rows[start : start + batch]) for name, rows in feeds.items()}
         typed = {name: rows.astype(self.inputs[name].dtype, copy=False) for name, rows in cut.items()}
-        return self._session.run(typed, self._output.name)
+        return self._session.run(typed, output)
 
     def only_input(self, rank: int, name: str, others: tuple[str, ...]) -> Port:
         """Return the input of this rank, beside ``others`` that are known how to fill.

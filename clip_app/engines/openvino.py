@@ -54,6 +54,7 @@ class OpenVINOEncoders:
     """:class:`~clip_app.engines.Encoders` around a converted checkpoint. Thread-safe."""
 
     device = "cpu"
+    class_maps = None
 
     def __init__(self, converted: Converted, *, precision: Precision, threads: int | None) -> None:
         self.logit_scale = converted.logit_scale

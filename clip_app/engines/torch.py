@@ -24,6 +24,8 @@ __all__ = ["TorchEncoders", "findings", "has_device", "is_prepared", "open_check
 class TorchEncoders:
     """:class:`~clip_app.engines.Encoders` around a transformers model. Thread-safe."""
 
+    class_maps = None
+
     def __init__(self, network: Any) -> None:
         self.network = network
         self.device = str(network.device)

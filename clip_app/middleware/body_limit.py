@@ -11,14 +11,15 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_app.endpoints import ENDPOINTS
-from clip_app.gradio_routes import CLOSED, PREFIX, RUN, UNTRUSTED_HEADERS, UPLOAD
-from clip_app.middleware.request_id import current_request
+from clip_app.gradio_routes import CLOSED, JOIN, PREFIX, RUN, UNTRUSTED_HEADERS, UPLOAD
+from clip_app.middleware.request_id import context_of, current_request
 
-__all__ = ["JSON_LIMIT", "BodyLimit", "error_response", "in_base64", "route_path"]
+__all__ = ["JSON_LIMIT", "NOT_FETCHED", "BodyLimit", "error_response", "in_base64", "route_path"]
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
 MULTIPART_OVERHEAD = MEGABYTE
+NOT_FETCHED = "Pictures are not fetched from the web. Download it and upload the file."
 
 
 def error_response(status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -74,17 +75,23 @@ class BodyLimit:
             await _too_large(body.limit)(scope, body, send)
 
     async def _json(self, scope: Scope, body: _BoundedBody, send: Send) -> None:
-        """Read the whole body first: Gradio downloads any URL it finds in it, however large."""
+        """Read the whole body first: Gradio downloads any URL it finds in it, however large.
+
+        Its clients for Python and JavaScript, which ask through the queue, show what an event ends in and of
+        a refused request no more than its status: those are let into the queue without the URL.
+        """
         try:
             content = await body.read()
         except _BodyTooLarge:
             await body.drain()
             await _too_large(body.limit)(scope, body, send)
             return
-        if content and _names_remote_file(content):
-            message = "Pictures are not fetched from the web. Download it and upload the file."
-            await error_response(422, "bad_option", message)(scope, body, send)
-            return
+        if content and (without := _without_remote_files(content)) is not None:
+            if route_path(scope) != JOIN:
+                await error_response(422, "bad_option", NOT_FETCHED)(scope, body, send)
+                return
+            context_of(scope).refusal = NOT_FETCHED
+            content = without
         await self.app(scope, _replay(content, body), send)
 
 
@@ -162,18 +169,21 @@ def _too_large(limit: int) -> JSONResponse:
     return error_response(413, "too_large", message)
 
 
-def _names_remote_file(content: bytes) -> bool:
+def _without_remote_files(content: bytes) -> bytes | None:
+    """Return JSON without the URLs that Gradio would fetch; None where there are none."""
     try:
-        pending: list[Any] = [json.loads(content)]
+        whole: Any = json.loads(content)
     except (ValueError, RecursionError):
-        return False
+        return None
+    pending, found = [whole], False
     while pending:
         value = pending.pop()
         if isinstance(value, dict):
             path = value.get("path")
             if isinstance(path, str) and path.strip().lower().startswith(("http://", "https://")):
-                return True
+                value |= {"path": "", "url": None}
+                found = True
             pending.extend(value.values())
         elif isinstance(value, list):
             pending.extend(value)
-    return False
+    return json.dumps(whole).encode() if found else None

@@ -21,11 +21,17 @@ KEY = "clip_app.middleware.request_id"
 
 @dataclass
 class RequestContext:
-    """One request: its id, when it came, and how many analyses it was counted as so far."""
+    """One request: its id, when it came, and how many analyses it was counted as so far.
+
+    ``status`` is that of the error it ends in, where who answers knows none but 500;
+    ``refusal`` what it is refused with once its turn comes.
+    """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     started: float = field(default_factory=time.perf_counter)
     analyses: int = 0
+    status: int | None = None
+    refusal: str | None = None
 
 
 # Follows a request through tasks and threads, so that any line of the log can name it.
@@ -66,6 +72,8 @@ class RequestIds:
 
         async def label(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if message["status"] == 500 and context.status is not None:
+                    message["status"] = context.status
                 MutableHeaders(scope=message)[HEADER] = context.id
             await send(message)
 

@@ -32,8 +32,7 @@ export function start(element, props, watch) {
     say(...verdict(answer.verdict));
     const own = (group) => group.name === "labels";
     const groups = [...answer.result.groups.filter(own), ...answer.result.groups.filter((group) => !own(group))];
-    const warnings = (answer.result.image.warnings ?? []).map((words) => make("p", { class: "ca-warning", lang: "en" }, words));
-    part("results").replaceChildren(...warnings, ...groups.map((group) => drawGroup(group, answer.titles)));
+    part("results").replaceChildren(...warned(answer.result.image), ...groups.map((group) => drawGroup(group, answer.titles)));
     part("details-body").replaceChildren(...details(answer, asked.picture));
     part("after").hidden = false;
   }
@@ -118,8 +117,12 @@ function verdict({ level, label, confidence }) {
   ];
 }
 
+function warned({ warnings = [] }) {
+  return warnings.map((words) => make("p", { class: "ca-warning", lang: "en" }, words));
+}
+
 function drawGroup(group, titles) {
-  const section = make("section", { class: "ca-group", "data-group": group.name }, make("h3", {}, heading(group.name, titles)));
+  const section = make("section", { class: "ca-group", "data-group": group.name }, make("h3", {}, heading(group.name, titles)), ...warned(group));
   const [best] = group.labels;
   if (best && group.no_match > best.confidence) {
     const rows = make("div", { hidden: true }, ...drawRows(group));

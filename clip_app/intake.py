@@ -1,0 +1,67 @@
+"""Where pictures are taken in: so many at a time, and a few of them being decoded."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from clip_app import images
+from clip_app.bounds import MOST_BYTES
+from clip_app.budget import ByteBudget
+from clip_app.errors import Busy
+from clip_app.settings import Settings
+from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """The bounds that whatever is asked about pictures shares. Thread-safe."""
+
+    def __init__(self, settings: Settings, *, decoders: int) -> None:
+        self.exact = settings.decode == "exact"
+        self._settings = settings
+        self._places = threading.BoundedSemaphore(settings.queue_size)
+        # Decoding computes, so as many at once as there are cores, and large ones share what memory they take.
+        self._decoders = threading.BoundedSemaphore(decoders)
+        self._memory = ByteBudget(MOST_BYTES)
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Hold one of the places for pictures in the works.
+
+        Raises:
+            Busy: there is none.
+        """
+        if not self._places.acquire(blocking=False):
+            raise Busy(f"{self._settings.queue_size} pictures are already in the works. Try again in a moment.")
+        try:
+            with IN_FLIGHT.track_inprogress():
+                yield
+        finally:
+            self._places.release()
+
+    @contextmanager
+    def decoder(self) -> Iterator[None]:
+        """Wait for a turn to decode a picture and make it small."""
+        with QUEUE_DEPTH.track_inprogress():
+            self._decoders.acquire()
+        try:
+            yield
+        finally:
+            self._decoders.release()
+
+    def decode(self, data: bytes, target: int | None) -> images.Decoded:
+        """Decode a picture within the settings' bounds, in full where they say so.
+
+        Raises:
+            UndecodableImage, ImageTooLarge: it cannot be used.
+        """
+        return images.decode(
+            data,
+            max_bytes=self._settings.max_upload_bytes,
+            max_pixels=self._settings.max_pixels,
+            target=None if self.exact else target,
+            room=self._memory.room,
+        )
