@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PICTURES := 12.3.0
 
 .PHONY: run test check lint format bench docs screenshots monitoring image image-test k8s-test lock clean
 
@@ -59,6 +60,13 @@ image-test: $(VENV)/.developed  ## Build both targets and run them locked down; 
 k8s-test: $(VENV)/.developed build/checkov/.installed  ## Build every overlay and check it; a KUBECONFIG asks that cluster too
 	@command -v kubectl >/dev/null || { echo "kubectl is not installed; .ci/kubectl DIR puts it into DIR"; exit 1; }
 	@$(BIN)/python -m pytest tests/test_k8s.py tests/test_k8s_start.py $(PYTEST_ARGS)
+
+build/pictures/.unpacked:  ## Pillow's test pictures, which come with its source: files as strange as files get
+	@mkdir -p build/pictures
+	@$(PYTHON) -m pip download --quiet --no-deps --no-binary pillow --dest build/pictures "pillow==$(PICTURES)"
+	@tar -xzf build/pictures/pillow-$(PICTURES).tar.gz -C build/pictures --strip-components=2 \
+		--wildcards "*/Tests/images"
+	@touch $@
 
 build/checkov/.installed:
 	@mkdir -p build

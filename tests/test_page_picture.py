@@ -172,6 +172,38 @@ def test_what_the_browser_cannot_decode_is_sent_as_it_is(
     assert sent.picture() == path.read_bytes()
 
 
+def rewritten(photo: Path, name: str, kind: str, folder: Path) -> Path:
+    """The photograph under another name, as a file of that kind."""
+    from pillow_heif import register_heif_opener
+
+    register_heif_opener()
+    path = folder / name
+    image = Image.open(photo).convert("RGB")
+    image.save(path, kind, **({"save_all": True, "append_images": [image]} if kind == "MPO" else {}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("IMG_0001.HEIC", "HEIF"),
+        ("IMG_0001", "HEIF"),
+        ("coffee", "JPEG"),
+        ("DSC_0001.MPO", "MPO"),
+        ("coffee.avif", "AVIF"),
+        ("coffee.bin", "PNG"),
+        ("SCAN.TIF", "TIFF"),
+        ("coffee.txt", "WEBP"),
+    ],
+)
+def test_files_are_taken_by_what_is_in_them(
+    page: Page, photographs: dict[str, Path], tmp_path: Path, name: str, kind: str
+) -> None:
+    put_in(page, rewritten(photographs["coffee"], name, kind, tmp_path))
+    answered(page)
+    assert verdict(page).startswith("Best match: cup of coffee")
+
+
 def test_too_large_a_file_is_not_sent(page: Page, photographs: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "big.tiff").write_bytes(b"II*\0" + bytes(21_000_000))
     sent = Sent(page)
