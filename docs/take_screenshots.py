@@ -56,11 +56,17 @@ def ask(page: Page, url: str, example: str, *labels: str) -> None:
     page.wait_for_timeout(400)
 
 
-def take(browser: Browser, url: str, name: str, example: str, labels: tuple[str, ...], **options: Any) -> None:
-    """Take one picture in a window with these options of playwright's."""
+def take(
+    browser: Browser, url: str, name: str, example: str, labels: tuple[str, ...], *, where: bool = False, **options: Any
+) -> None:
+    """Take one picture in a window with these options of playwright's, with the map of the best label if asked to."""
     with browser.new_context(**options) as context:
         page = context.new_page()
         ask(page, url, example, *labels)
+        if where:
+            page.locator(".ca-where-button").first.click()
+            page.locator("#ca-where-map:visible").wait_for()
+            page.wait_for_timeout(300)
         page.screenshot(path=IMAGES / f"{name}.png")
 
 
@@ -72,6 +78,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
         take(browser, url, "page", "taxis", own, **DESKTOP)
         take(browser, url, "page-dark", "coffee", drinks, color_scheme="dark", **DESKTOP)
+        take(browser, url, "page-where", "taxis", (), where=True, **DESKTOP)
         take(browser, url, "page-phone", "teddy bear", (), **PHONE)
         take(browser, url, "page-german", "pizza", (), locale="de", **PHONE)
         browser.close()

@@ -78,6 +78,7 @@ PROCESSES = (
     "test_page_picture.py",
     "test_page_proxies.py",
     "test_page_question.py",
+    "test_page_where.py",
     "test_prefetch.py",
     "test_readme.py",
     "test_render.py",

@@ -3,9 +3,16 @@
 import { drawExamples } from "./examples.js";
 import { failure, hear, heading, known, make, number, percent, size, tell, text, translate } from "./page.js";
 import { asImage, asTable, save } from "./report.js";
+import { same } from "./where.js";
 
 const FOLDED = 0.01; // scores under this lie behind "more"
 const PATIENCE = 3; // tries before a lost connection is said to be one
+
+let latestSeen = null; // the label that the picture shows
+hear("seen", (seen) => {
+  latestSeen = seen;
+  for (const button of document.querySelectorAll(".ca-where-button")) button.pressed(seen);
+});
 
 export function start(element, props, watch) {
   translate(element);
@@ -139,7 +146,8 @@ function drawGroup(group, titles) {
 }
 
 function drawRows(group) {
-  const rows = group.labels.map((score) => drawRow(score.label, score.confidence));
+  const rivals = group.labels.map((score) => score.label);
+  const rows = group.labels.map((score) => drawRow(score.label, score.confidence, "", whereButton({ label: score.label, group: group.name, rivals })));
   const seen = Math.max(1, group.labels.filter((score) => score.confidence >= FOLDED).length);
   const none = group.no_match >= FOLDED ? [drawRow(text("ca.none"), group.no_match, "ca-none")] : [];
   const list = make("ol", { class: "ca-rows" }, ...rows.slice(0, seen), ...none);
@@ -149,9 +157,23 @@ function drawRows(group) {
   return [list, make("details", { class: "ca-folded" }, make("summary", {}, words), make("ol", { class: "ca-rows", start: seen + 1 }, ...folded))];
 }
 
-function drawRow(label, share, kind = "") {
+// Asks where in the picture the label was seen; pressed while the picture shows it.
+function whereButton(question) {
+  const pressed = (seen) => {
+    const mine = same(question, seen);
+    button.setAttribute("aria-pressed", String(mine));
+    button.setAttribute("aria-busy", String(mine && Boolean(seen.busy)));
+  };
+  const button = make("button", { type: "button", class: "ca-where-button", "aria-label": text("ca.where.label", question) }, text("ca.where"));
+  button.addEventListener("click", () => tell("where", question));
+  button.pressed = pressed;
+  pressed(latestSeen);
+  return button;
+}
+
+function drawRow(label, share, kind = "", button = "") {
   const bar = make("span", { class: "ca-track", "aria-hidden": "true" }, make("span", { class: "ca-fill", style: `width:${(100 * share).toFixed(2)}%` }));
-  return make("li", { class: `ca-row ${kind}` }, make("span", { class: "ca-label" }, label), make("span", { class: "ca-value" }, percent(share)), bar);
+  return make("li", { class: `ca-row ${kind}` }, make("span", { class: "ca-label" }, label), make("span", { class: "ca-value" }, percent(share)), bar, button);
 }
 
 function details({ result, titles }, picture) {

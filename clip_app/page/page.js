@@ -1,17 +1,22 @@
 // What the parts of the page share: words, elements, and events between the parts.
 
-// "asked" and "hint" by the question, "again" by the answer, "status" by the status.
+// "asked" and "hint" by the question, "again", "where" and "example" by the answer, "seen" by the map, "status" by the status.
 const events = new EventTarget();
-const latest = {}; // of the status: a part that comes later hears it, too
+const latest = {}; // of the status, and of what nobody heard yet: a part that comes later hears it, too
+const heard = new Set();
 
 export function tell(name, detail) {
-  if (name === "status") latest[name] = detail;
+  if (name === "status" || !heard.has(name)) latest[name] = detail;
   events.dispatchEvent(new CustomEvent(name, { detail }));
 }
 
 export function hear(name, listener) {
   events.addEventListener(name, (event) => listener(event.detail));
-  if (name in latest) listener(latest[name]);
+  heard.add(name);
+  if (!(name in latest)) return;
+  const missed = latest[name];
+  if (name !== "status") delete latest[name];
+  listener(missed);
 }
 
 // Gradio takes a request that finds no server for the end of its page and builds it anew, without

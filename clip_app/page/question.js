@@ -4,6 +4,7 @@ import { labelInput } from "./chips.js";
 import { hear, heading, make, tell, text, translate } from "./page.js";
 import { pictureInput } from "./picture.js";
 import { TEMPLATE, fromAddress, toAddress, usable } from "./settings.js";
+import { whereOverlay } from "./where.js";
 
 const TYPING = 350; // milliseconds without a key
 
@@ -34,7 +35,7 @@ export function start(element, props) {
       independent: settings.independent,
       top_k: settings.top,
     };
-    tell("asked", { number: ++count, picture });
+    tell("asked", { number: ++count, picture, options });
     props.value = { picture: { url, name: file.name, fresh: file !== counted }, options, number: count };
     counted = file;
   }
@@ -58,6 +59,7 @@ export function start(element, props) {
     if (ready && picture) input.show(); // reduced for this model, and asked again
   });
   hear("again", ask);
+  whereOverlay(element);
 }
 
 function drawGroups(place, status, settings, changed) {
