@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from clip_app import images, scoring
 from clip_app.intake import Intake
-from clip_app.labels import LabelGroup
+from clip_app.labels import LabelGroup, query_group
 from clip_app.loading import Loader
 from clip_app.observation import Observation
 from clip_app.options import Options
+from clip_app.ranking import Ranking, rank_by_text
 from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
 
 if TYPE_CHECKING:
     from clip_app.serving import Serving
 
-__all__ = ["Analyzer"]
+__all__ = ["Analyzer", "Embedded", "TextQuery"]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """A picture's unit embedding, shape [D], and what is said of its file; ``flat``: there is nothing to be seen."""
+
+    embedding: scoring.Vector
+    image: ImageInfo
+    flat: bool = False
+
+
+@dataclass(frozen=True)
+class TextQuery:
+    """A text's unit embedding, shape [D], and what tells whether a picture is relevant to it."""
+
+    embedding: scoring.Vector
+    neutral: scoring.Matrix
+    scale: float
+
+    def rank(self, pictures: scoring.Matrix) -> Ranking:
+        """Rank pictures, unit embeddings of shape [N, D]."""
+        return rank_by_text(self.embedding, pictures, self.neutral, self.scale)
 
 
 class Analyzer:
@@ -39,14 +63,37 @@ class Analyzer:
             EncodingFailed: the encoder failed.
         """
         with self.intake.place():
-            serving = self._loader.serving()
-            observation.model = serving.model.info
-            return self._analyze(serving, data, options, observation, images.display_name(name))
+            serving = self._served(observation)
+            groups = options.resolve(serving.groups, serving.default_groups)
+            seen = self._see(serving, data, observation, name)
+            with observation.stage("score"):
+                scored = [_score(serving, seen.embedding, group, options, flat=seen.flat) for group in groups]
+            timings = observation.timings()
+            return AnalysisResult(model=serving.model.info, image=seen.image, groups=scored, timings_ms=timings)
 
-    def _analyze(
-        self, serving: Serving, data: bytes, options: Options, observation: Observation, name: str
-    ) -> AnalysisResult:
-        groups = options.resolve(serving.groups, serving.default_groups)
+    def embed(self, data: bytes, observation: Observation, *, name: str = "") -> Embedded:
+        """Embed a picture, inside the analysis that counts and times it; raises what :meth:`analyze` raises."""
+        with self.intake.place():
+            return self._see(self._served(observation), data, observation, name)
+
+    def query(self, text: str) -> TextQuery:
+        """Embed a text that pictures are ranked by; one that was asked for lately is not computed again.
+
+        Raises:
+            BadOption: there is no text, or it is too long.
+            NotReady: not now.
+        """
+        group = query_group(text)
+        serving = self._loader.serving()
+        (embedding,), neutral = serving.bank.group(group)
+        return TextQuery(embedding, neutral, serving.model.logit_scale)
+
+    def _served(self, observation: Observation) -> Serving:
+        serving = self._loader.serving()
+        observation.model = serving.model.info
+        return serving
+
+    def _see(self, serving: Serving, data: bytes, observation: Observation, name: str) -> Embedded:
         waited = time.perf_counter()
         with self.intake.decoder():
             waited = time.perf_counter() - waited
@@ -54,15 +101,14 @@ class Analyzer:
                 decoded = self.intake.decode(data, serving.model.preprocessing.target)
             with observation.stage("preprocess"):
                 pixels = serving.model.preprocessing(decoded.image, exact=self.intake.exact)
-            info = ImageInfo(name=name, width=decoded.width, height=decoded.height, warnings=list(decoded.warnings))
+            size = {"width": decoded.width, "height": decoded.height}
+            info = ImageInfo(name=images.display_name(name), **size, warnings=list(decoded.warnings))
             flat = decoded.flat
             del decoded
         encoded = serving.batcher.encode(pixels)
         observation.add("queue", waited + encoded.queue_seconds)
         observation.add("encode", encoded.encode_seconds)
-        with observation.stage("score"):
-            scored = [_score(serving, encoded.embedding, group, options, flat=flat) for group in groups]
-        return AnalysisResult(model=serving.model.info, image=info, groups=scored, timings_ms=observation.timings())
+        return Embedded(encoded.embedding, info, flat)
 
 
 def _score(

@@ -19,6 +19,7 @@ __all__ = [
     "fill",
     "load_groups",
     "preset_folder",
+    "query_group",
     "read_labels",
     "request_group",
     "split_labels",
@@ -168,6 +169,19 @@ def request_group(labels: Iterable[str], template: str | None = None) -> LabelGr
     if template.count("{}") != 1 or len(template) > MAX_LABEL_LENGTH:
         raise BadOption("The template needs {} once, where the label goes, such as: a photo of a {}.")
     return LabelGroup(name=REQUEST_GROUP, title="Your labels", labels=unique, templates=(template,))
+
+
+def query_group(text: str) -> LabelGroup:
+    """Make a group of the one text that pictures are searched by; commas in it are its own.
+
+    Raises:
+        BadOption: there is no text, or it is too long.
+    """
+    if not " ".join(text.split()):
+        raise BadOption("There is nothing to search by. Say in a few words what to look for.")
+    if len(text) > MAX_LABEL_LENGTH:
+        raise BadOption(f"The text to search by has more than {MAX_LABEL_LENGTH} characters. Shorten it.")
+    return request_group([text])
 
 
 def choose_groups(groups: Mapping[str, LabelGroup], names: Iterable[str]) -> list[LabelGroup]:

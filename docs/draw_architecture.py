@@ -34,6 +34,7 @@ ROOMS = {
         "analyzer",
         "intake",
         "scoring",
+        "ranking",
         "batching",
         "preprocessing",
         "images",

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 
-from clip_app.analyzer import Analyzer
+from clip_app.analyzer import Analyzer, Embedded
 from clip_app.endpoints import REST
-from clip_app.errors import BadOption, Busy, ImageTooLarge, NotReady
+from clip_app.errors import BadOption, Busy, ImageTooLarge, NotReady, UndecodableImage
+from clip_app.labels import query_group
 from clip_app.loading import Loader
 from clip_app.observation import Observation
 from clip_app.options import Options
@@ -130,3 +132,46 @@ def test_a_full_house_is_busy_and_has_room_again_afterwards(loader: Loader, cat:
         assert first.result(30).groups
     assert ask().groups
     assert in_flight() == before
+
+
+def embed(analyzer: Analyzer, data: bytes) -> Embedded:
+    with Observation(REST) as analysis:
+        return analyzer.embed(data, analysis, name="folder/cat.png")
+
+
+def test_an_embedding_is_that_of_the_analysis(loader: Loader, cat: bytes) -> None:
+    embedded = embed(Analyzer(loader, settings(), decoders=1), cat)
+    assert embedded.image == analyze(loader, cat).image
+    assert np.linalg.norm(embedded.embedding) == pytest.approx(1, abs=1e-3)
+    (group,) = analyze(loader, cat, Options(labels=("cat",))).groups
+    (row,), _ = loader.serving().bank.group(query_group("cat"))
+    assert embedded.embedding @ row == pytest.approx(group.labels[0].similarity, abs=1e-4)
+    with pytest.raises(UndecodableImage):
+        embed(Analyzer(loader, settings(), decoders=1), b"no picture")
+
+
+def test_a_text_ranks_pictures_and_ends_where_they_do_not_fit(loader: Loader, photographs: dict[str, Path]) -> None:
+    analyzer = Analyzer(loader, settings(), decoders=1)
+    names = ["coffee", "cat", "rocket"]
+    rows = np.stack([embed(analyzer, photographs[name].read_bytes()).embedding for name in names])
+    ranking = analyzer.query("a cat, lying down").rank(rows)
+    assert names[ranking.order[0]] == "cat"
+    assert ranking.relevant.tolist() == [False, True, False]
+    assert not analyzer.query("an elephant").rank(rows).relevant.any()
+
+
+def test_a_text_that_was_asked_for_lately_is_not_embedded_again(loader: Loader) -> None:
+    def missed() -> float:
+        return REGISTRY.get_sample_value("clip_app_label_cache_total", {"result": "miss"}) or 0
+
+    analyzer = Analyzer(loader, settings(), decoders=1)
+    first, before = analyzer.query("something that nobody asked for"), missed()
+    again = analyzer.query("  something that  nobody asked for ")
+    assert (again.embedding == first.embedding).all()
+    assert missed() == before
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "nothing to search by"), (" \n", "nothing"), ("x" * 201, "200")])
+def test_a_text_to_search_by_is_there_and_not_too_long(loader: Loader, text: str, message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        Analyzer(loader, settings(), decoders=1).query(text)
