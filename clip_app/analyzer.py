@@ -15,7 +15,7 @@ from clip_app.loading import Loader
 from clip_app.observation import Observation
 from clip_app.options import Options
 from clip_app.ranking import Ranking, rank_by_text
-from clip_app.results import AnalysisResult, GroupResult, ImageInfo, LabelScore
+from clip_app.results import AnalysisResult, Embedding, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
 
 if TYPE_CHECKING:
@@ -69,7 +69,10 @@ class Analyzer:
             with observation.stage("score"):
                 scored = [_score(serving, seen.embedding, group, options, flat=seen.flat) for group in groups]
             timings = observation.timings()
-            return AnalysisResult(model=serving.model.info, image=seen.image, groups=scored, timings_ms=timings)
+            result = AnalysisResult(model=serving.model.info, image=seen.image, groups=scored, timings_ms=timings)
+            if options.embedding:
+                result.embedding = Embedding.of(seen.embedding)
+            return result
 
     def embed(self, data: bytes, observation: Observation, *, name: str = "") -> Embedded:
         """Embed a picture, inside the analysis that counts and times it; raises what :meth:`analyze` raises."""

@@ -54,7 +54,7 @@ ANALYZE = Endpoint(name="analyze", source="api", options=("groups", "top_k"))
 CLASSIFY = Endpoint(name="classify", source="api", options=("labels", "template", "independent"))
 EXPLAIN = Endpoint(name="explain", source="api", options=("label",))
 GRADIO = Endpoint(name="gradio", source="api")  # refused before it said what for
-REST = Endpoint(name="rest", source="rest", options=EVERY_OPTION, path="/api/analyze", takes_files=True)
+REST = Endpoint(name="rest", source="rest", options=(*EVERY_OPTION, "embedding"), path="/api/analyze", takes_files=True)
 REST_EXPLAIN = Endpoint(
     name="rest_explain",
     source="rest",

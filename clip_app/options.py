@@ -95,6 +95,13 @@ class Options(Asked):
         examples=[0.2],
     )
 
+    embedding: bool = Field(
+        False,
+        title="Embedding",
+        description="Send the picture's unit embedding, too: float32, little-endian, in base64.",
+        examples=[False],
+    )
+
     @field_validator("top_k", mode="before")
     @classmethod
     def _whole_number(cls, value: Any) -> int | None:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
-__all__ = ["AnalysisResult", "Explanation", "GroupResult", "ImageInfo", "LabelScore", "ModelInfo", "Timings"]
+__all__ = [
+    "AnalysisResult",
+    "Embedding",
+    "Explanation",
+    "GroupResult",
+    "ImageInfo",
+    "LabelScore",
+    "ModelInfo",
+    "Timings",
+]
 
 
 class ModelInfo(BaseModel):
@@ -69,6 +81,18 @@ class Timings(BaseModel):
     total: float = 0
 
 
+class Embedding(BaseModel):
+    """A picture's unit embedding."""
+
+    data: str = Field(description="float32, little-endian, in base64.")
+    length: int = Field(description="How many numbers.")
+
+    @classmethod
+    def of(cls, vector: npt.NDArray[np.float32]) -> Embedding:
+        """Write a vector, shape [D]."""
+        return cls(data=base64.b64encode(vector.astype("<f4").tobytes()).decode(), length=len(vector))
+
+
 class AnalysisResult(BaseModel):
     """What is in one picture."""
 
@@ -76,6 +100,14 @@ class AnalysisResult(BaseModel):
     image: ImageInfo
     groups: list[GroupResult]
     timings_ms: Timings
+    embedding: Embedding | None = Field(None, description="Where it was asked for; or absent.")
+
+    @model_serializer(mode="wrap")
+    def _without_empty_embedding(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        if self.embedding is None:
+            del fields["embedding"]
+        return fields
 
 
 class Explanation(BaseModel):

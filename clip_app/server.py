@@ -28,6 +28,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
+from clip_app.embeddings_api import embedding_routes
 from clip_app.endpoints import Endpoint
 from clip_app.explainer import Explainer
 from clip_app.loading import Loader
@@ -159,6 +160,7 @@ def create_app(settings: Settings) -> Application:
     api.include_router(
         rest_routes(analyzer, explainer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size)
     )
+    api.include_router(embedding_routes(loader, analyzer.intake))
     for name, folder in STATIC.items():
         api.mount(f"/{name}", Static(directory=folder))
     api.mount("/", page)

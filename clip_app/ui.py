@@ -114,6 +114,7 @@ class Page:
             groups=serving.groups,
             default_groups=serving.default_groups,
             preprocessing=serving.model.preprocessing,
+            logit_scale=serving.model.logit_scale,
         )
         return told, gr.Timer(active=False)
 

@@ -9,8 +9,9 @@ from typing import Any
 from pydantic import BaseModel, Field
 
 from clip_app.errors import ClipAppError
-from clip_app.labels import LabelGroup
+from clip_app.labels import DEFAULT_NEUTRAL, DEFAULT_TEMPLATE, LabelGroup
 from clip_app.preprocessing import Preprocessing
+from clip_app.ranking import ALIKE, NEARLY_THE_SAME
 from clip_app.results import AnalysisResult, ModelInfo
 from clip_app.source import examples_folder
 from clip_app.status import LoadStatus, Readiness, readiness
@@ -69,6 +70,16 @@ class Resize(BaseModel):
         )
 
 
+class Search(BaseModel):
+    """What the browser needs to search the pictures of a visitor by itself: the rules of ranking.py."""
+
+    template: str = DEFAULT_TEMPLATE
+    neutral: tuple[str, ...] = DEFAULT_NEUTRAL
+    scale: float = Field(description="The checkpoint's logit scale.")
+    alike: float = ALIKE
+    duplicate: float = NEARLY_THE_SAME
+
+
 class PageStatus(Readiness):
     """The state of the model, and what the page needs to know before it asks."""
 
@@ -79,6 +90,7 @@ class PageStatus(Readiness):
     examples: list[str]
     max_bytes: int
     resize: Resize | None = Field(None, description="What the browser may do to a picture already.")
+    search: Search | None = None
 
 
 def answer(number: int, result: AnalysisResult, groups: Mapping[str, LabelGroup]) -> dict[str, Any]:
@@ -104,6 +116,7 @@ def page_status(
     groups: Mapping[str, LabelGroup] | None = None,
     default_groups: tuple[str, ...] = (),
     preprocessing: Preprocessing | None = None,
+    logit_scale: float | None = None,
 ) -> dict[str, Any]:
     """The state of the model, and what the page needs to know before it asks."""
     return PageStatus(
@@ -115,4 +128,5 @@ def page_status(
         examples=sorted(path.name for path in examples_folder().glob("*.jpg")),
         max_bytes=max_bytes,
         resize=Resize.of(preprocessing) if preprocessing else None,
+        search=None if logit_scale is None else Search(scale=logit_scale),
     ).model_dump()

@@ -24,6 +24,7 @@ ROOMS = {
         "gradio_host",
         "snippets",
         "rest",
+        "embeddings_api",
         "forms",
         "doctor",
     ),
