@@ -2,6 +2,7 @@
 
 import { drawExamples } from "./examples.js";
 import { failure, hear, heading, known, make, number, percent, size, tell, text, translate } from "./page.js";
+import { manyPictures } from "./many.js";
 import { asImage, asTable, save } from "./report.js";
 import { same } from "./where.js";
 
@@ -93,6 +94,8 @@ export function start(element, props, watch) {
     drawExamples(part("gallery"), now.phase === "failed" ? [] : now.examples);
     if (now.phase === "failed" && !asked.picture) say(...problem(text("ca.problem.failed")));
   });
+  hear("collection", ({ active, aside }) => part("answer").classList.toggle("ca-collecting", active && !aside));
+  manyPictures(part);
   window.addEventListener("clip-app-lost", lost);
   watch("value", draw);
   actions(part, () => props.value, () => asked.picture);

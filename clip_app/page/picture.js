@@ -1,7 +1,8 @@
 // Where the picture comes in: chosen, dropped, pasted, from the camera or an example.
 
 import { drawExamples } from "./examples.js";
-import { address, hear, make, size, text } from "./page.js";
+import { dropped, pictures } from "./given.js";
+import { address, hear, make, size, tell, text } from "./page.js";
 import { reduce, whole } from "./reduce.js";
 
 // Calls `changed` with the picture, or with null once it is removed.
@@ -17,13 +18,19 @@ export function pictureInput(root, settings, changed) {
 
   const complain = (key, values) => (part("picture-problem").textContent = key ? text(key, values) : "");
 
-  async function take(files) {
+  // One file is a picture, whatever it is called; of several, of folders and zips those are taken that can be some.
+  async function take(files, named = [...files].map((file) => ({ name: file.webkitRelativePath || file.name, file }))) {
     if (limits.closed) return; // there is no model, and none is coming
-    const given = [...files].filter((one) => one.type.startsWith("image/") || !one.type || /\.(hei[cf]|tiff?)$/i.test(one.name));
-    const chosen = given[0] ?? files[0];
-    if (!chosen) return complain("ca.problem.no_picture");
+    complain();
+    const given = await pictures(named);
+    const [{ file } = {}] = given.length ? given : named;
+    if (!file && !given.length) return complain("ca.problem.no_picture");
+    if (given.length > 1 || given[0]?.problem || limits.collecting) return tell("many", given.length ? given : named);
+    await single(file);
+  }
+
+  async function single(chosen) {
     if (!chosen.size) return complain("ca.problem.empty", { name: chosen.name });
-    complain(files.length > 1 ? "ca.problem.several" : null, { count: files.length });
     current = chosen;
     await show();
   }
@@ -71,6 +78,11 @@ export function pictureInput(root, settings, changed) {
     if (file.files.length) take([...file.files]);
     file.value = ""; // the same file may be chosen again
   });
+  part("folder").addEventListener("click", () => part("folder-files").click());
+  part("folder-files").addEventListener("change", ({ target }) => {
+    if (target.files.length) take([...target.files]);
+    target.value = "";
+  });
   part("remove").addEventListener("click", remove);
   dropping(drop, take, complain);
   document.addEventListener("paste", (event) => {
@@ -83,8 +95,13 @@ export function pictureInput(root, settings, changed) {
   hear("status", (status) => {
     limits.resize = status.resize;
     limits.bytes = status.max_bytes ?? Infinity;
-    limits.closed = drop.disabled = part("camera").disabled = status.phase === "failed";
+    limits.closed = drop.disabled = part("camera").disabled = part("folder").disabled = status.phase === "failed";
     drawExamples(part("strip"), limits.closed ? [] : status.examples);
+  });
+  hear("open", (item) => single(item.file));
+  hear("collection", ({ active, aside }) => {
+    limits.collecting = active;
+    drop.classList.toggle("ca-low", active && !aside && !current); // the pictures are beside it, or below
   });
   hear("example", async (name) => take([await download(address(`examples/${name}`))]));
   draw(false);
@@ -101,9 +118,12 @@ function dropping(drop, take, complain) {
   document.addEventListener("drop", async (event) => {
     event.preventDefault();
     over(false);
-    const files = [...event.dataTransfer.files];
-    if (files.length) return take(files);
+    // All of it before the event is over.
     const from = event.dataTransfer.getData("text/uri-list").split(/\r?\n/)[0] ?? "";
+    const files = [...event.dataTransfer.files];
+    const walked = await dropped(event.dataTransfer);
+    if (walked) return take(files, walked);
+    if (files.length) return take(files);
     if (/^(data:image\/|blob:)/.test(from) || from.startsWith(location.origin)) return take([await download(from)]);
     complain(/^https?:/.test(from) ? "ca.problem.address" : "ca.problem.no_picture");
   });

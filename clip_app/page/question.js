@@ -22,19 +22,26 @@ export function start(element, props) {
     ask();
   }
 
-  function ask() {
+  // What is asked about one picture or many.
+  function wanted() {
     const groups = settings.groups ?? status?.default_groups ?? null;
-    if (!picture) return tell("hint", "ca.empty");
-    if (!status?.ready) return tell("hint", "ca.problem.not_ready");
-    if (groups && !groups.length && !settings.labels.length) return tell("hint", "ca.ask");
-    const { url, file } = picture;
-    const options = {
+    return {
       groups: groups?.length || !settings.labels.length ? groups : null,
       labels: settings.labels.length ? settings.labels : null,
       template: settings.template,
       independent: settings.independent,
       top_k: settings.top,
     };
+  }
+
+  function ask() {
+    const options = wanted();
+    tell("options", { options, exact: settings.exact });
+    const { groups } = options;
+    if (!picture) return tell("hint", "ca.empty");
+    if (!status?.ready) return tell("hint", "ca.problem.not_ready");
+    if (groups && !groups.length && !settings.labels.length) return tell("hint", "ca.ask");
+    const { url, file } = picture;
     tell("asked", { number: ++count, picture, options });
     props.value = { picture: { url, name: file.name, fresh: file !== counted }, options, number: count };
     counted = file;
@@ -57,6 +64,7 @@ export function start(element, props) {
     status = now;
     if (now.groups.length) drawGroups(part("groups"), now, settings, changed);
     if (ready && picture) input.show(); // reduced for this model, and asked again
+    else if (ready) ask();
   });
   hear("again", ask);
   whereOverlay(element);

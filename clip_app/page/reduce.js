@@ -7,6 +7,11 @@ const LONGEST = 50; // times the shorter side: longer ones the server cuts, and 
 // Reduce a file to what the model is shown, by the resize that the model asks for: upright,
 // without EXIF and so without the place. Answers null where that cannot be done here.
 export async function reduce(file, resize) {
+  const small = await reduceToBlob(file, resize);
+  return small && { url: await asUrl(small.blob), sent: small.blob.size, width: small.width, height: small.height, shown: true };
+}
+
+export async function reduceToBlob(file, resize) {
   if (!resize || !canResample(resize.filter)) return null;
   if (!(await plain(file))) return null;
   const whole = await decode(file);
@@ -16,9 +21,8 @@ export async function reduce(file, resize) {
   if (Math.max(width, height) > LONGEST * short) return null;
   const scaled = (side) => Math.trunc((resize.shortest * side) / short);
   const [newWidth, newHeight] = resize.shortest ? [scaled(width), scaled(height)] : [resize.width, resize.height];
-  const canvas = document.createElement("canvas");
+  const canvas = new OffscreenCanvas(width, height); // a worker has no other
   const pen = canvas.getContext("2d", { willReadFrequently: true });
-  [canvas.width, canvas.height] = [width, height];
   pen.drawImage(whole, 0, 0);
   whole.close();
   const pixels = pen.getImageData(0, 0, width, height);
@@ -26,8 +30,7 @@ export async function reduce(file, resize) {
   const small = resample(pixels, newWidth, newHeight, resize.filter);
   [canvas.width, canvas.height] = [newWidth, newHeight];
   pen.putImageData(small, 0, 0);
-  const blob = await new Promise((done) => canvas.toBlob(done, "image/png")); // without loss
-  return blob && { url: await asUrl(blob), sent: blob.size, width, height, shown: true };
+  return { blob: await canvas.convertToBlob({ type: "image/png" }), width, height }; // without loss
 }
 
 export async function whole(file) {
