@@ -75,6 +75,7 @@ PROCESSES = (
     "test_monitoring.py",
     "test_page.py",
     "test_page_manners.py",
+    "test_page_many.py",
     "test_page_picture.py",
     "test_page_proxies.py",
     "test_page_question.py",

@@ -6,8 +6,8 @@ const AT_ONCE = 2; // a server has other visitors
 const TRIES = 5; // of a picture that the server had no place for, or that did not reach it
 export const MOST = 5000; // pictures that a tab can hold
 
-// Tells "change" whenever something of it did. An item is { name, file, state: waiting, asked, done or failed,
-// thumbnail, result or error, embedding }.
+// Tells "change" whenever something of it did. An item is { name, open (to its file), state: waiting, asked, done
+// or failed, thumbnail, result or error, embedding }.
 export class Collection extends EventTarget {
   items = [];
   running = false;
@@ -19,8 +19,8 @@ export class Collection extends EventTarget {
 
   add(files) {
     const room = MOST - this.items.length;
-    this.items.push(...files.slice(0, room).map(({ name, file, problem }) => ({
-      name, file, state: problem ? "failed" : "waiting", error: problem ? { code: problem } : null,
+    this.items.push(...files.slice(0, room).map(({ name, open, problem }) => ({
+      name, open, state: problem ? "failed" : "waiting", error: problem ? { code: problem } : null,
     })));
     this.#changed();
     return files.length - Math.min(files.length, room);
@@ -61,6 +61,8 @@ export class Collection extends EventTarget {
   close() {
     this.stop();
     this.#reducer?.terminate();
+    this.#reducer = null;
+    this.#reducing.clear();
     for (const { thumbnail } of this.items) if (thumbnail) URL.revokeObjectURL(thumbnail);
     this.items = [];
   }
@@ -79,9 +81,11 @@ export class Collection extends EventTarget {
   }
 
   async #ask(item, options, limits) {
-    const { blob, thumbnail } = await this.#reduce(item.file, limits.exact ? null : limits.resize);
+    const file = await item.open().catch(() => null);
+    if (!file) return { error: { code: "unreadable" } };
+    const { blob, thumbnail } = await this.#reduce(file, limits.exact ? null : limits.resize);
     if (thumbnail && !item.thumbnail) item.thumbnail = URL.createObjectURL(thumbnail);
-    const picture = blob ?? item.file;
+    const picture = blob ?? file;
     if (!picture.size) return { error: { code: "empty" } };
     if (picture.size > limits.bytes) return { error: { code: "too_large" } };
     for (let tried = 1; ; tried++) {

@@ -28,16 +28,16 @@ async function walk(entry, found) {
   }
 }
 
-// Of several files those that can be pictures, with what is in zips; each with its name as a path.
+// Of several files those that can be pictures, with what is in zips, as [{ name, open or problem }]: a name is a path.
 export async function pictures(files) {
   const found = [];
   for (const { name, file } of files) {
     if (await isZip(file)) found.push(...(await unzip(file).catch(() => [{ name, problem: "zip" }])).filter(wanted));
-    else if (wanted({ name, file })) found.push({ name, file });
+    else if (wanted({ name, type: file.type })) found.push({ name, open: async () => file });
   }
   return found;
 }
 
-function wanted({ name, file, problem }) {
-  return problem || PICTURE.test(name) || !/\.\w{1,5}$/.test(name) || Boolean(file?.type.startsWith("image/"));
+function wanted({ name, type, problem }) {
+  return problem || PICTURE.test(name) || !/\.\w{1,5}$/.test(name) || Boolean(type?.startsWith("image/"));
 }

@@ -4,6 +4,7 @@ import { Collection } from "./collection.js";
 import { address, hear, known, make, number, percent, tell, text } from "./page.js";
 import { byPicture, byText, nearDuplicates } from "./ranking.js";
 import { allAsTable, save, sidecars } from "./report.js";
+import { MOST_FILES } from "./unzip.js";
 
 const REDRAWN = 300; // milliseconds between two drawings of what changes all the time
 const TYPING = 350;
@@ -153,10 +154,15 @@ function controls(part, pictures, view, { draw, run, close, find, duplicates }) 
     view.search = { kind: "pairs", found: duplicates().flatMap(({ one, other, score }) => [one, other].map((item) => ({ item, score, relevant: true }))) };
     draw();
   });
-  const done = () => pictures.items.filter((item) => item.result || item.error);
+  const done = () => pictures.items.filter((item) => item.result || item.error).map(told);
   part("many-csv").addEventListener("click", () => save(new Blob([allAsTable(done())], { type: "text/csv" }), "pictures", "csv"));
   part("many-json").addEventListener("click", () => save(new Blob([JSON.stringify(done().map(asEntry), null, 2)], { type: "application/json" }), "pictures", "json"));
   part("many-xmp").addEventListener("click", () => save(sidecars(pictures.items.filter((item) => item.result)), "pictures", "zip"));
+}
+
+// With the reason in words where the page found out itself.
+function told({ name, result, error }) {
+  return { name, result, error: error && { message: reason(error), ...error } };
 }
 
 function asEntry({ name, result, error }) {
@@ -260,7 +266,7 @@ function makeTile(item, { open, similar }) {
     tile.classList.toggle("ca-beyond", !relevant);
     button.title = item.name;
     button.setAttribute("aria-label", `${item.name}: ${said}`);
-    button.disabled = !item.file;
+    button.disabled = !item.open;
     like.hidden = !item.embedding;
     like.setAttribute("aria-label", text("ca.many.similar.to", { name: item.name }));
   };
@@ -276,7 +282,7 @@ function says(item) {
 
 function reason(error) {
   const key = `ca.problem.${error.code}`;
-  return known(key) ? text(key, error) : error.message ?? text("ca.problem.error");
+  return known(key) ? text(key, { most: number(MOST_FILES), ...error }) : error.message ?? text("ca.problem.error");
 }
 
 function drawTable(table, shown) {

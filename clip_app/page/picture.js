@@ -22,11 +22,18 @@ export function pictureInput(root, settings, changed) {
   async function take(files, named = [...files].map((file) => ({ name: file.webkitRelativePath || file.name, file }))) {
     if (limits.closed) return; // there is no model, and none is coming
     complain();
-    const given = await pictures(named);
-    const [{ file } = {}] = given.length ? given : named;
-    if (!file && !given.length) return complain("ca.problem.no_picture");
-    if (given.length > 1 || given[0]?.problem || limits.collecting) return tell("many", given.length ? given : named);
-    await single(file);
+    if (!named.length) return complain("ca.problem.no_picture");
+    const found = await pictures(named);
+    const given = found.length || named.length > 1 ? found : [{ ...named[0], open: async () => named[0].file }];
+    if (!given.length) return complain("ca.problem.no_picture");
+    if (given.length > 1 || given[0].problem || limits.collecting) return tell("many", given);
+    await open(given[0]);
+  }
+
+  async function open(item) {
+    const chosen = await item.open().catch(() => null);
+    if (chosen) return single(chosen);
+    complain("ca.problem.unreadable");
   }
 
   async function single(chosen) {
@@ -98,7 +105,7 @@ export function pictureInput(root, settings, changed) {
     limits.closed = drop.disabled = part("camera").disabled = part("folder").disabled = status.phase === "failed";
     drawExamples(part("strip"), limits.closed ? [] : status.examples);
   });
-  hear("open", (item) => single(item.file));
+  hear("open", open);
   hear("collection", ({ active, aside }) => {
     limits.collecting = active;
     drop.classList.toggle("ca-low", active && !aside && !current); // the pictures are beside it, or below

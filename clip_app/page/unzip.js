@@ -1,27 +1,33 @@
 // The pictures in a zip file, read in the browser and bounded: APPNOTE.TXT 6.3, without ZIP64.
 
-const END = 0x06054b50, ENTRY = 0x02014b50;
-const MOST_FILES = 5000;
+const FILE = 0x04034b50, ENTRY = 0x02014b50, END = 0x06054b50;
+export const MOST_FILES = 5000;
 const MOST_BYTES = 100e6; // of one file, unpacked
 const LONGEST_COMMENT = 65535;
 const STORED = 0, DEFLATED = 8;
 
 export async function isZip(file) {
   const head = new DataView(await file.slice(0, 4).arrayBuffer());
-  return head.byteLength === 4 && [0x04034b50, END].includes(head.getUint32(0, true));
+  return head.byteLength === 4 && [FILE, END].includes(head.getUint32(0, true));
 }
 
-// Lists what is in it as [{ name, file or problem }]; throws where it is no whole zip.
+// Lists what is in it as [{ name, open or problem }]; throws where it is no whole zip. A file is unpacked when it is
+// opened, so that never more than a few are in memory.
 export async function unzip(archive) {
-  const entries = await directory(archive);
   const found = [];
-  for (const entry of entries) {
-    const parts = entry.name.split("/");
-    if (entry.name.endsWith("/") || parts.some((part) => part.startsWith(".") || part === "__MACOSX")) continue;
-    const name = `${archive.name}/${entry.name}`;
-    found.push({ name, ...(await unpack(archive, entry).catch(() => ({ problem: "zip_entry" }))) });
+  for (const entry of await directory(archive)) {
+    const parts = entry.name.split(/[/\\]/).filter((part) => !/^\.*$/.test(part)); // a name leads nowhere above the zip
+    if (/[/\\]$/.test(entry.name) || parts.some((part) => part.startsWith(".") || part === "__MACOSX")) continue;
+    found.push({ name: [archive.name, ...parts].join("/"), ...readable(archive, entry) });
   }
   return found;
+}
+
+function readable(archive, entry) {
+  if (/\.zip$/i.test(entry.name)) return { problem: "zip_nested" };
+  if (entry.flags & 1) return { problem: "zip_locked" };
+  if (![STORED, DEFLATED].includes(entry.method)) return { problem: "zip_method" };
+  return { open: () => unpack(archive, entry) };
 }
 
 async function directory(archive) {
@@ -44,14 +50,12 @@ async function directory(archive) {
   return entries;
 }
 
-async function unpack(archive, { name, flags, method, packed, place }) {
-  if (flags & 1 || ![STORED, DEFLATED].includes(method)) return { problem: "zip_entry" }; // behind a password, or packed some other way
+async function unpack(archive, { name, method, packed, place }) {
   const head = new DataView(await archive.slice(place, place + 30).arrayBuffer());
+  if (head.getUint32(0, true) !== FILE) throw new Error("damaged");
   const start = place + 30 + head.getUint16(26, true) + head.getUint16(28, true);
   const content = archive.slice(start, start + packed);
-  const file = method === STORED ? content : await inflate(content);
-  if (!file) return { problem: "too_large" };
-  return { file: new File([file], name.split("/").pop()) };
+  return new File([method === STORED ? content : await inflate(content)], name.split("/").pop());
 }
 
 // What an entry says of its size is not believed: the bytes are counted as they come.
@@ -64,7 +68,7 @@ async function inflate(content) {
     size += value.length;
     if (size > MOST_BYTES) {
       await reader.cancel();
-      return null;
+      throw new Error("too large");
     }
     pieces.push(value);
   }
