@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import anyio.to_thread
 import numpy as np
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clip_app.intake import Intake
 from clip_app.loading import Loader
@@ -22,20 +22,29 @@ __all__ = ["embedding_routes"]
 MOST_TEXTS = 256
 LONGEST = 2000  # characters; a text encoder reads some hundred
 
-Text = Annotated[str, Field(min_length=1, max_length=LONGEST)]
-
 
 class EmbeddingRequest(BaseModel):
     """What to embed."""
 
     model_config = ConfigDict(extra="forbid")
 
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_TEXTS)] = Field(
-        description=f"A text, or up to {MOST_TEXTS}."
+    input: str | list[str] = Field(
+        description=f"A text, or up to {MOST_TEXTS}, each of 1 to {LONGEST:,} characters.",
+        examples=["a photo of a cat."],
     )
     model: str | None = Field(None, description="Ignored: one model serves.")
     user: str | None = Field(None, description="Ignored.")
     encoding_format: Literal["float", "base64"] = Field("float", description="base64 is of float32, little-endian.")
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _texts(cls, given: object) -> object:
+        """One sentence for whatever is wrong, instead of one for each form that it could have had."""
+        texts = given if isinstance(given, list) else [given]
+        fitting = all(isinstance(text, str) and 1 <= len(text) <= LONGEST for text in texts)
+        if not fitting or not 1 <= len(texts) <= MOST_TEXTS:
+            raise ValueError(f"give a text, or 1 to {MOST_TEXTS} in a list, each of 1 to {LONGEST} characters")
+        return given
 
 
 class OneEmbedding(BaseModel):

@@ -11,12 +11,25 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
+PICTURES = Path(__file__).parents[1] / "clip_app" / "examples"
+SKIMAGE = files("skimage.data")
+NAMES = (
+    "astronaut.png",
+    "rocket.jpg",
+    "coffee.png",
+    "hubble_deep_field.jpg",
+    "coins.png",
+    "motorcycle_left.png",
+    "moon.png",
+)
+SKLEARN = Path(str(files("sklearn.datasets.images")))
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 760}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
 
@@ -70,6 +83,21 @@ def take(
         page.screenshot(path=IMAGES / f"{name}.png")
 
 
+def take_many(browser: Browser, url: str, query: str) -> None:
+    """Take the page with many pictures, ranked by a sentence."""
+    shown = [*PICTURES.glob("*.jpg"), *(Path(str(SKIMAGE / name)) for name in NAMES), *SKLEARN.glob("*.jpg")]
+    with browser.new_context(**DESKTOP) as context:
+        page = context.new_page()
+        page.goto(url)
+        page.locator("#ca-gallery .ca-example").first.wait_for()
+        page.locator("#ca-file").set_input_files(shown)
+        page.wait_for_function("document.querySelector('#ca-many-stop').hidden && document.querySelector('.ca-tile')")
+        page.locator("#ca-many-find").fill(query)
+        page.locator(".ca-cut").wait_for()
+        page.wait_for_timeout(400)
+        page.screenshot(path=IMAGES / "page-many.png")
+
+
 def main() -> None:
     """Write docs/images/page*.png."""
     own = ("rush hour in New York", "an empty street", "a taxi rank", "breakfast")
@@ -79,6 +107,7 @@ def main() -> None:
         take(browser, url, "page", "taxis", own, **DESKTOP)
         take(browser, url, "page-dark", "coffee", drinks, color_scheme="dark", **DESKTOP)
         take(browser, url, "page-where", "taxis", (), where=True, **DESKTOP)
+        take_many(browser, url, "a cup of espresso")
         take(browser, url, "page-phone", "teddy bear", (), **PHONE)
         take(browser, url, "page-german", "pizza", (), locale="de", **PHONE)
         browser.close()

@@ -64,6 +64,7 @@ PROCESSES = (
     "test_cli.py",
     "test_counting.py",
     "test_dockerfile.py",
+    "test_embeddings.py",
     "test_engines.py",
     "test_gradio_api.py",
     "test_hub.py",

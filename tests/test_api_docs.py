@@ -19,6 +19,7 @@ from conftest import need, served
 from gradio_client import Client
 from playwright.sync_api import Browser, sync_playwright
 
+from clip_app.embeddings_api import LONGEST, MOST_TEXTS
 from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN
 from clip_app.gradio_api import GradioApi
 from clip_app.labels import DEFAULT_TEMPLATE, MAX_LABEL_LENGTH, MAX_LABELS
@@ -243,6 +244,10 @@ def test_the_documents_code_runs_as_copied(
         answer = run(code, tmp_path, "sh").removeprefix("event: complete\ndata: ")
     else:
         answer = json.dumps(run_in_a_browser(code, request.getfixturevalue("browser"), server))
+    if "/v1/embeddings" in code:
+        first, second = (row["embedding"] for row in json.loads(answer)["data"])
+        assert len(first) == len(second) > 300
+        return
     (result,) = found if isinstance(found := json.loads(answer), list) else found.get("results", [found])
     assert result["image"]["width"] == 600
     if "/api/explain" in code:
@@ -283,6 +288,7 @@ def test_the_documents_limits_are_those_of_the_code() -> None:
         f"| {settings['queue_size']}; then 503 | `CLIP_APP_QUEUE_SIZE` |",
         f"| own labels | {MAX_LABELS:,}, of {MAX_LABEL_LENGTH} characters each; the template {MAX_LABEL_LENGTH} too |",
         f"| `top_k` | 1 to {MAX_TOP_K:,} |",
+        f"| a text, or up to {MOST_TEXTS} in a list, each of 1 to {LONGEST:,} characters;",
         f"| JSON sent to `/gradio_api` | {JSON_LIMIT // MEGABYTE} MB |",
         f"| `template` | the prompt of your own labels, with `{{}}` where the label goes | `{DEFAULT_TEMPLATE}` |",
         f"| `independent` | `true` scores each label alone instead of against the others | `{independent}` |",
