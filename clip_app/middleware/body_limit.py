@@ -10,7 +10,7 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_app.endpoints import ENDPOINTS
+from clip_app.endpoints import ENDPOINTS, MCP
 from clip_app.gradio_routes import CLOSED, JOIN, PREFIX, RUN, UNTRUSTED_HEADERS, UPLOAD
 from clip_app.middleware.request_id import context_of, current_request
 
@@ -33,10 +33,14 @@ class BodyLimit:
     """Bounds every body before it is parsed, and closes what is not needed."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int, request_bytes: int) -> None:
-        """Let through pictures of ``upload_bytes`` of Gradio's, ``request_bytes`` where an endpoint takes files."""
+        """Let through pictures of ``upload_bytes`` of Gradio's, ``request_bytes`` where an endpoint takes files.
+
+        What holds pictures in base64 is read into memory as a whole, unlike a form: it may be as large as one picture.
+        """
         self.app = app
         paths = [row.path for row in ENDPOINTS.values() if row.path is not None and row.takes_files]
-        self._limits = {UPLOAD: upload_bytes, RUN: in_base64(upload_bytes)} | dict.fromkeys(paths, request_bytes)
+        in_memory = dict.fromkeys((RUN, MCP.path, f"{MCP.path}/"), in_base64(upload_bytes))
+        self._limits = {UPLOAD: upload_bytes} | in_memory | dict.fromkeys(paths, request_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
