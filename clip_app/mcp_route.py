@@ -14,7 +14,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from clip_app.middleware.body_limit import error_response
+from clip_app.middleware.body_limit import refusal
 
 __all__ = ["McpRoute", "Sessions"]
 
@@ -24,9 +24,7 @@ MISSING = (
     "The server is installed without its tools for language models. "
     "Install its extra, pip install 'clip-app[mcp]', and start it again."
 )
-POST_ONLY = (
-    "Send JSON-RPC here by POST. There is nothing to listen to and no session to end: every request stands alone."
-)
+POST_ONLY = "Send JSON-RPC by POST. There is no stream to listen to and no session to end: each request stands alone."
 OTHER_SITE = "Pages of other sites may not ask. Name the site in CLIP_APP_CORS_ORIGINS."
 
 
@@ -52,8 +50,8 @@ class McpRoute:
         self._stopped = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (refusal := self._refusal(scope)) is not None:
-            await refusal(scope, receive, send)
+        if (answer := self._refusal(scope)) is not None:
+            await answer(scope, receive, send)
             return
         self._asked.set()
         await self._built.wait()
@@ -84,11 +82,11 @@ class McpRoute:
 
     def _refusal(self, scope: Scope) -> Response | None:
         if not self._installed:
-            return error_response(501, "not_installed", MISSING)
+            return refusal(scope, 501, "not_installed", MISSING)
         if scope["method"] != "POST":
-            return error_response(405, "http_error", POST_ONLY, {"Allow": "POST"})
+            return refusal(scope, 405, "http_error", POST_ONLY, {"Allow": "POST"})
         if not self._may_ask(Headers(scope=scope)):
-            return error_response(403, "forbidden", OTHER_SITE)
+            return refusal(scope, 403, "forbidden", OTHER_SITE)
         return None
 
     def _may_ask(self, headers: Headers) -> bool:
