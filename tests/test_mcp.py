@@ -28,7 +28,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolResult, TextContent
 from PIL import Image
 
-from clip_app.options import Options, SearchOptions
+from clip_app.options import Asked, Options, SearchOptions
 
 Answer = TypeVar("Answer")
 MODES = ("legacy", "auto")  # with the handshake of the protocol up to 2025, and without, as since 2026
@@ -48,7 +48,12 @@ def session(
         ):
             return await work(client)
 
-    return asyncio.run(connected())
+    try:
+        return asyncio.run(connected())
+    except Exception as error:  # each of the client's tasks wraps it in a group
+        while hasattr(error, "exceptions"):
+            error = error.exceptions[0]
+        raise error from None
 
 
 def call(url: str, tool: str, mode: str = "legacy", **arguments: Any) -> CallToolResult:
@@ -110,7 +115,7 @@ def test_a_client_is_told_who_serves_and_which_tools_there_are(server: str, mode
 def test_the_options_are_those_of_every_face(server: str) -> None:
     tools = session(server, lambda client: client.list_tools()).tools
     takes = {tool.name: tool.input_schema for tool in tools}
-    models = {"analyze": Options, "classify": Options, "search": SearchOptions}
+    models: dict[str, type[Asked]] = {"analyze": Options, "classify": Options, "search": SearchOptions}
     for name, schema in takes.items():
         known = models[name].model_json_schema()["properties"]
         for option, told in schema["properties"].items():
@@ -142,12 +147,13 @@ def test_every_answer_follows_the_schema_that_is_told(server: str, photographs: 
     tools = {tool.name: tool for tool in session(server, lambda client: client.list_tools()).tools}
     plain = io.BytesIO()
     Image.new("RGB", (64, 64)).save(plain, "PNG")  # has a warning
-    for name, arguments in (
+    asked: list[tuple[str, dict[str, Any]]] = [
         ("analyze", {"image": cat}),
         ("analyze", {"image": base64_of(plain.getvalue())}),
         ("classify", {"image": cat, "labels": ["cat", "dog"]}),
         ("search", {"images": [cat, none], "query": "a cat"}),
-    ):
+    ]
+    for name, arguments in asked:
         schema = tools[name].output_schema
         assert schema is not None
         jsonschema.validate(answered(call(server, name, **arguments)), schema)
@@ -238,7 +244,7 @@ def test_a_damaged_picture_is_said_to_be(server: str, photographs: dict[str, Pat
         ("classify", {"labels": ["cat"], "template": "no place"}, "template"),
         ("classify", {"labels": ["cat"], "independent": "perhaps"}, "independent"),
         ("search", {}, "query"),
-        ("search", {"query": " "}, "query"),
+        ("search", {"query": " "}, "nothing to search by"),
         ("search", {"query": 7}, "query"),
         ("search", {"query": "a cat", "images": []}, "1 to 16 pictures"),
         ("search", {"query": "a cat", "images": "Y2F0"}, "1 to 16 pictures"),
@@ -339,7 +345,8 @@ def test_behind_a_path_and_a_password(photographs: dict[str, Path]) -> None:
     def analyze(client: Client) -> Awaitable[CallToolResult]:
         return client.call_tool("analyze", {"image": cat})
 
-    with served_here(auth="ann:secret", root_path="/clip") as url:
+    env = {"CLIP_APP_AUTH": "ann:secret", "CLIP_APP_ROOT_PATH": "/clip"}
+    with served("--model", "bundled", env=env) as url:
         for path in ("/clip/mcp", "/clip/mcp/", "/mcp"):  # kept by the proxy, or taken off
             told = answered(session(url, analyze, auth=("ann", "secret"), path=path))
             assert told["groups"][0]["labels"][0]["label"]
