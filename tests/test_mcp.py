@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import textwrap
@@ -160,7 +161,7 @@ def test_every_answer_follows_the_schema_that_is_told(server: str, photographs: 
 
 
 def test_classify_answers_as_rest_does(server: str, photographs: dict[str, Path]) -> None:
-    asked = {"labels": ["cat", "dog", "pizza"], "template": "a picture of a {}.", "independent": True}
+    asked: dict[str, Any] = {"labels": ["cat", "dog", "pizza"], "template": "a picture of a {}.", "independent": True}
     told = answered(call(server, "classify", image=base64_of(photographs["cat"]), **asked))
     assert without_timings(told) == by_rest(server, photographs["cat"], **asked)
     (group,) = told["groups"]
@@ -461,3 +462,28 @@ def test_the_framework_is_imported_once_somebody_asks(tmp_path: Path) -> None:
         assert "mcp" not in sys.modules, "it takes a second, before the port listens"
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, timeout=STOP_SECONDS)
+
+
+PAGE = (Path(__file__).parent.parent / "docs" / "mcp.md").read_text("utf-8")
+
+
+def test_the_code_of_the_page_runs_as_copied(server: str, tmp_path: Path) -> None:
+    (code,) = re.findall(r"^```python\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "copied.py").write_text(code.replace("http://localhost:7860", server))
+    command = [sys.executable, "copied.py"]
+    done = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True, timeout=STOP_SECONDS)
+    assert "'label': 'cup of coffee'" in done.stdout
+
+
+def test_the_configurations_of_the_page_are_json_and_name_the_route() -> None:
+    blocks = re.findall(r"^```json\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    assert len(blocks) == 3
+    for block in blocks:
+        json.loads(block)
+        assert re.search(r'"https?://[^"/]+/mcp"', block)
+
+
+def test_the_page_names_the_tools_and_all_they_take(server: str) -> None:
+    for tool in session(server, lambda client: client.list_tools()).tools:
+        (row,) = [line for line in PAGE.splitlines() if line.startswith(f"| `{tool.name}` |")]
+        assert re.findall(r"`(\w+)`", row.split("|")[2]) == list(tool.input_schema["properties"])
