@@ -1,4 +1,4 @@
-"""One application on one port, made in one place: page, API, REST, health and metrics."""
+"""One application on one port, made in one place: page, API, REST, tools, health and metrics."""
 
 from __future__ import annotations
 
