@@ -76,8 +76,12 @@ build/checkov/.installed:
 
 LOCKED := --quiet --upgrade --generate-hashes --no-header --python-version 3.11 --python-platform linux
 
-lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's
-	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml --extra heic \
+# What the image has besides the dependencies. Not mcp: with what it brings (16 of 25 MB are cryptography, for tokens that
+# nobody uses here) it is more than a face is worth that most deployments do not show. EXTRAS="heic mcp" has it.
+EXTRAS ?= heic
+
+lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's; EXTRAS
+	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml $(EXTRAS:%=--extra %) \
 		--no-emit-package torch --excludes requirements/cuda.txt >/dev/null
 	@echo hatchling | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
 
@@ -90,11 +94,11 @@ $(VENV)/.pip:
 	@touch $@
 
 $(VENV)/.installed: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[heic]'
+	$(BIN)/python -m pip install --quiet --editable '.[heic,mcp]'
 	@touch $@
 
 $(VENV)/.developed: pyproject.toml | $(VENV)/.pip
-	$(BIN)/python -m pip install --quiet --editable '.[heic]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[heic,mcp]' --group dev
 	@touch $@ $(VENV)/.installed
 
 # A peer with dependencies of its own; where it cannot be installed its rows are left out.

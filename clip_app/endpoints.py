@@ -16,6 +16,10 @@ __all__ = [
     "ENDPOINTS",
     "EXPLAIN",
     "GRADIO",
+    "MCP",
+    "MCP_ANALYZE",
+    "MCP_CLASSIFY",
+    "MCP_SEARCH",
     "PAGE",
     "REST",
     "REST_EXPLAIN",
@@ -32,8 +36,9 @@ class Endpoint:
 
     ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
     ``source`` counts the upload, None where it was counted before; ``options`` are the
-    fields of :class:`~clip_app.options.Options`, or of ExplainOptions, that it takes; ``path`` is its route where
-    it has one of its own, ``takes_files`` says that the body holds pictures.
+    fields of :class:`~clip_app.options.Options`, or of ExplainOptions or SearchOptions, that it takes; ``path`` is
+    its route where it has one of its own, ``takes_files`` says that the body holds pictures as files; ``tool`` is
+    its name among the tools at the route of :data:`MCP`.
     """
 
     name: str
@@ -41,6 +46,7 @@ class Endpoint:
     options: tuple[str, ...] = ()
     path: str | None = None
     takes_files: bool = False
+    tool: str | None = None
 
     def again(self) -> Endpoint:
         """The same for a picture that was counted as uploaded before."""
@@ -62,6 +68,13 @@ REST_EXPLAIN = Endpoint(
     path="/api/explain",
     takes_files=True,
 )
+MCP = Endpoint(name="mcp", source="api", path="/mcp")  # refused before it said what for
+MCP_ANALYZE = Endpoint(name="mcp_analyze", source="api", options=ANALYZE.options, tool="analyze")
+MCP_CLASSIFY = Endpoint(name="mcp_classify", source="api", options=CLASSIFY.options, tool="classify")
+MCP_SEARCH = Endpoint(name="mcp_search", source="api", options=("query", "top_k"), tool="search")
 CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
 
-ENDPOINTS = {row.name: row for row in (PAGE, ANALYZE, CLASSIFY, EXPLAIN, GRADIO, REST, REST_EXPLAIN, CLI)}
+TOOLS = (MCP_ANALYZE, MCP_CLASSIFY, MCP_SEARCH)
+ROWS = (PAGE, ANALYZE, CLASSIFY, EXPLAIN, GRADIO, REST, REST_EXPLAIN, MCP, *TOOLS, CLI)
+
+ENDPOINTS = {row.name: row for row in ROWS}

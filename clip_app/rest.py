@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import anyio.to_thread
-from anyio import CapacityLimiter
 from fastapi import APIRouter, Depends, FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
@@ -28,15 +26,9 @@ from clip_app.observation import Observation
 from clip_app.options import ExplainOptions, Options
 from clip_app.results import AnalysisResult, Explanation
 from clip_app.status import Readiness, readiness
+from clip_app.threads import IMAGES_PER_REQUEST, Threads
 
-__all__ = ["IMAGES_PER_REQUEST", "add_error_handlers", "rest_routes"]
-
-IMAGES_PER_REQUEST = 16
-# Of one request: several share a forward pass, and others still get a turn.
-IMAGES_AT_ONCE = 4
-SPARE_THREADS = 16
-
-Answer = TypeVar("Answer")
+__all__ = ["add_error_handlers", "rest_routes"]
 
 
 class ErrorDetail(BaseModel):
@@ -78,12 +70,7 @@ class Health(BaseModel):
 def rest_routes(analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max_bytes: int, places: int) -> APIRouter:
     """Build the REST and health routes around an analyzer that has so many places."""
     router = APIRouter()
-    limiter: list[CapacityLimiter] = []  # made on first use, inside the event loop
-
-    async def in_thread(work: Callable[[], Answer]) -> Answer:
-        if not limiter:  # more threads than places, so that one too many is told so at once
-            limiter.append(CapacityLimiter(places + SPARE_THREADS))
-        return await anyio.to_thread.run_sync(work, limiter=limiter[0])
+    threads = Threads(places)
 
     @router.post(
         REST.path or "",
@@ -98,7 +85,7 @@ def rest_routes(analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max
         """Say what is in one picture or several."""
         if len(image) > IMAGES_PER_REQUEST:
             raise BadOption(f"{len(image)} pictures were sent; at most {IMAGES_PER_REQUEST} go into one request.")
-        turn = asyncio.Semaphore(min(IMAGES_AT_ONCE, places))
+        turn = asyncio.Semaphore(threads.at_once)
         received = time.perf_counter()
 
         def analyze_one(data: bytes, name: str) -> AnalysisResult:
@@ -109,7 +96,7 @@ def rest_routes(analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max
             async with turn:
                 data = await file.read(max_bytes + 1)
                 try:
-                    return await in_thread(partial(analyze_one, data, file.filename or ""))
+                    return await threads.run(partial(analyze_one, data, file.filename or ""))
                 except ClipAppError as error:
                     return error
 
@@ -139,7 +126,7 @@ def rest_routes(analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max
                     return explainer.explain(data, options, observation, name=name)
                 return Response(explainer.draw(data, options, observation), media_type="image/png")
 
-        return await in_thread(work)
+        return await threads.run(work)
 
     @router.head("/healthz", include_in_schema=False)
     @router.get("/healthz", tags=["health"])

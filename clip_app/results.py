@@ -13,10 +13,14 @@ __all__ = [
     "AnalysisResult",
     "Embedding",
     "Explanation",
+    "FailedPicture",
+    "FoundPicture",
     "GroupResult",
     "ImageInfo",
     "LabelScore",
     "ModelInfo",
+    "PictureError",
+    "SearchResult",
     "Timings",
 ]
 
@@ -121,3 +125,34 @@ class Explanation(BaseModel):
         description="Rows from the top, cells of one size over the whole upright picture, 0 to 1; its highest is 1."
     )
     timings_ms: Timings
+
+
+class FoundPicture(BaseModel):
+    """One picture's place in a ranking."""
+
+    picture: int = Field(description="Which one it is of those that were sent, from 0.")
+    score: float = Field(description="Raw cosine of the picture's and the query's embedding.")
+    relevant: bool = Field(description="Whether the query fits it better than texts that name nothing.")
+    image: ImageInfo
+
+
+class PictureError(BaseModel):
+    """What is wrong with a picture, and what to do."""
+
+    code: str
+    message: str
+
+
+class FailedPicture(BaseModel):
+    """Stands for a picture that could not be ranked, among others that could."""
+
+    picture: int = Field(description="Which one it is of those that were sent, from 0.")
+    error: PictureError
+
+
+class SearchResult(BaseModel):
+    """Pictures by how well they fit a text."""
+
+    model: ModelInfo
+    query: str
+    pictures: list[FoundPicture | FailedPicture] = Field(description="The best first, those that failed last.")

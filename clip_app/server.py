@@ -1,4 +1,4 @@
-"""One application on one port, made in one place: page, API, REST, health and metrics."""
+"""One application on one port, made in one place: page, API, REST, tools, health and metrics."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
+from starlette.routing import Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
 from clip_app.embeddings_api import embedding_routes
-from clip_app.endpoints import Endpoint
+from clip_app.endpoints import MCP, Endpoint
 from clip_app.explainer import Explainer
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
+from clip_app.mcp_route import McpRoute, Sessions
 from clip_app.middleware.basic_auth import BasicAuth
 from clip_app.middleware.body_limit import BodyLimit
 from clip_app.middleware.counting import Counting
@@ -132,6 +134,7 @@ def create_app(settings: Settings) -> Application:
     analyzer = Analyzer(loader, settings, decoders=available_cpus())
     explainer = Explainer(loader, analyzer.intake)
     page = LatePage(partial(_mount_page, analyzer=analyzer, explainer=explainer, loader=loader, settings=settings))
+    tools = McpRoute(partial(_make_tools, analyzer, loader, settings), origins=settings.allowed_origins)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -142,6 +145,7 @@ def create_app(settings: Settings) -> Application:
             loop.call_later(HEAD_START_SECONDS, lambda: building.append(asyncio.create_task(page.run()))),
             loop.call_later(HEAD_START_SECONDS, loader.start),
         ]
+        asking = asyncio.create_task(tools.run())
         sweeping = asyncio.create_task(_sweep_uploads()) if "GRADIO_TEMP_DIR" in os.environ else None
         yield
         for start in starts:
@@ -149,8 +153,9 @@ def create_app(settings: Settings) -> Application:
         if sweeping is not None:
             sweeping.cancel()
         page.stop()
+        tools.stop()
         loader.close()
-        await asyncio.gather(*building)
+        await asyncio.gather(asking, *building)
 
     api = _parent(lifespan)
     add_error_handlers(api)
@@ -161,6 +166,8 @@ def create_app(settings: Settings) -> Application:
         rest_routes(analyzer, explainer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size)
     )
     api.include_router(embedding_routes(loader, analyzer.intake))
+    for path in (f"{MCP.path}", f"{MCP.path}/"):  # a redirect would ask for the whole body again
+        api.router.routes.append(Route(path, tools, include_in_schema=False))
     for name, folder in STATIC.items():
         api.mount(f"/{name}", Static(directory=folder))
     api.mount("/", page)
@@ -199,6 +206,13 @@ def _mount_page(
     # Gradio opens its routes to every site unless it finds this here.
     app.add_middleware(CORSMiddleware, **_cross_origin(settings))
     return mount_ui(app, analyzer, explainer, loader, settings)
+
+
+def _make_tools(analyzer: Analyzer, loader: Loader, settings: Settings) -> Sessions:
+    # Its framework takes a second, which only those wait for who ask.
+    from clip_app.mcp_server import mcp_sessions  # noqa: PLC0415
+
+    return mcp_sessions(analyzer, loader, settings)
 
 
 def _parent(lifespan: object) -> FastAPI:

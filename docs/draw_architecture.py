@@ -25,11 +25,12 @@ ROOMS = {
         "snippets",
         "rest",
         "embeddings_api",
+        "mcp_server",
         "forms",
         "doctor",
     ),
     "where it was seen": ("explainer", "contrast", "heatmaps", "overlay"),
-    "the server": ("server", "middleware", "loading", "gradio_routes", "log"),
+    "the server": ("server", "middleware", "mcp_route", "threads", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank"),
     "the way of one image": (
         "analyzer",

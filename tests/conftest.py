@@ -72,6 +72,7 @@ PROCESSES = (
     "test_k8s.py",
     "test_k8s_start.py",
     "test_lock.py",
+    "test_mcp.py",
     "test_metrics.py",
     "test_monitoring.py",
     "test_page.py",

@@ -25,8 +25,8 @@ from clip_app.gradio_api import GradioApi
 from clip_app.labels import DEFAULT_TEMPLATE, MAX_LABEL_LENGTH, MAX_LABELS
 from clip_app.middleware.body_limit import JSON_LIMIT, MEGABYTE
 from clip_app.options import MAX_TOP_K, Options
-from clip_app.rest import IMAGES_PER_REQUEST
 from clip_app.settings import Settings
+from clip_app.threads import IMAGES_PER_REQUEST
 
 NAMES = ("analyze", "classify", "explain", "status")
 BIN = Path(sys.executable).parent

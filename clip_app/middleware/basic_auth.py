@@ -9,7 +9,7 @@ import hmac
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_app.middleware.body_limit import error_response, route_path
+from clip_app.middleware.body_limit import refusal, route_path
 
 __all__ = ["BasicAuth"]
 
@@ -29,7 +29,7 @@ class BasicAuth:
             await self.app(scope, receive, send)
             return
         challenge = {"WWW-Authenticate": 'Basic realm="clip_app", charset="UTF-8"'}
-        response = error_response(401, "unauthorized", "A user name and a password are needed.", challenge)
+        response = refusal(scope, 401, "unauthorized", "A user name and a password are needed.", challenge)
         await response(scope, receive, send)
 
     def _allowed(self, headers: Headers) -> bool:

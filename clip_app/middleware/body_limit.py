@@ -10,15 +10,16 @@ from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_app.endpoints import ENDPOINTS
+from clip_app.endpoints import ENDPOINTS, MCP
 from clip_app.gradio_routes import CLOSED, JOIN, PREFIX, RUN, UNTRUSTED_HEADERS, UPLOAD
 from clip_app.middleware.request_id import context_of, current_request
 
-__all__ = ["JSON_LIMIT", "NOT_FETCHED", "BodyLimit", "error_response", "in_base64", "route_path"]
+__all__ = ["JSON_LIMIT", "NOT_FETCHED", "BodyLimit", "error_response", "in_base64", "refusal", "route_path"]
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
 MULTIPART_OVERHEAD = MEGABYTE
+INVALID_REQUEST, INTERNAL_ERROR = -32600, -32603  # of JSON-RPC
 NOT_FETCHED = "Pictures are not fetched from the web. Download it and upload the file."
 
 
@@ -29,14 +30,28 @@ def error_response(status: int, code: str, message: str, headers: dict[str, str]
     return JSONResponse({"error": error}, status, headers)
 
 
+def refusal(scope: Scope, status: int, code: str, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    """An error before any route, in the shape that who asks reads: clients of MCP show none but JSON-RPC's."""
+    if route_path(scope).rstrip("/") != MCP.path:
+        return error_response(status, code, message, headers)
+    context = current_request()
+    data = {"code": code} | ({"request_id": context.id} if context else {})
+    error = {"code": INVALID_REQUEST if status < 500 else INTERNAL_ERROR, "message": message, "data": data}
+    return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status, headers)
+
+
 class BodyLimit:
     """Bounds every body before it is parsed, and closes what is not needed."""
 
     def __init__(self, app: ASGIApp, *, upload_bytes: int, request_bytes: int) -> None:
-        """Let through pictures of ``upload_bytes`` of Gradio's, ``request_bytes`` where an endpoint takes files."""
+        """Let through pictures of ``upload_bytes`` of Gradio's, ``request_bytes`` where an endpoint takes files.
+
+        What holds pictures in base64 is read into memory as a whole, unlike a form: it may be as large as one picture.
+        """
         self.app = app
         paths = [row.path for row in ENDPOINTS.values() if row.path is not None and row.takes_files]
-        self._limits = {UPLOAD: upload_bytes, RUN: in_base64(upload_bytes)} | dict.fromkeys(paths, request_bytes)
+        in_memory = dict.fromkeys((RUN, MCP.path, f"{MCP.path}/"), in_base64(upload_bytes))
+        self._limits = {UPLOAD: upload_bytes} | in_memory | dict.fromkeys(paths, request_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -52,7 +67,7 @@ class BodyLimit:
         body = _BoundedBody(receive, limit)
         if int(Headers(scope=scope).get("content-length", "0")) > limit:
             await body.drain()
-            await _too_large(limit)(scope, receive, send)
+            await _too_large(scope, limit)(scope, receive, send)
         elif path.startswith(PREFIX) and path != UPLOAD:
             await self._json(scope, body, send)
         else:
@@ -72,7 +87,7 @@ class BodyLimit:
             await self.app(scope, body, watch)
         if body.exceeded and not started:
             await body.drain()
-            await _too_large(body.limit)(scope, body, send)
+            await _too_large(scope, body.limit)(scope, body, send)
 
     async def _json(self, scope: Scope, body: _BoundedBody, send: Send) -> None:
         """Read the whole body first: Gradio downloads any URL it finds in it, however large.
@@ -84,7 +99,7 @@ class BodyLimit:
             content = await body.read()
         except _BodyTooLarge:
             await body.drain()
-            await _too_large(body.limit)(scope, body, send)
+            await _too_large(scope, body.limit)(scope, body, send)
             return
         if content and (without := _without_remote_files(content)) is not None:
             if route_path(scope) != JOIN:
@@ -163,10 +178,10 @@ def _replay(content: bytes, after: Receive) -> Receive:
     return receive
 
 
-def _too_large(limit: int) -> JSONResponse:
+def _too_large(scope: Scope, limit: int) -> JSONResponse:
     megabytes = max(1, (limit - MULTIPART_OVERHEAD) // MEGABYTE)
     message = f"The request is larger than {megabytes} MB. Send less, or raise CLIP_APP_MAX_UPLOAD_MB."
-    return error_response(413, "too_large", message)
+    return refusal(scope, 413, "too_large", message)
 
 
 def _without_remote_files(content: bytes) -> bytes | None:

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clip_app.endpoints import ENDPOINTS, GRADIO, PAGE, Endpoint
+from clip_app.endpoints import ENDPOINTS, GRADIO, MCP, PAGE, Endpoint
 from clip_app.errors import Outcome
 from clip_app.gradio_routes import JOIN, NAMED, RUN, UPLOAD
 from clip_app.middleware.body_limit import JSON_LIMIT, route_path
@@ -18,7 +18,10 @@ from clip_app.observation import refuse
 __all__ = ["Counting"]
 
 PATHS = {row.path: row for row in ENDPOINTS.values() if row.path is not None}
-BY_NAME = {row.name: row for row in ENDPOINTS.values() if row.source == "api" and row is not GRADIO}
+OTHERS = (GRADIO, MCP)
+BY_NAME = {
+    row.name: row for row in ENDPOINTS.values() if row.source == "api" and row.tool is None and row not in OTHERS
+}
 
 
 class Counting:
@@ -57,11 +60,17 @@ class Counting:
             await self.app(scope, overhear, watch)
         finally:
             context = context_of(scope)
-            if status >= 400 and not context.analyses and (endpoint := self._endpoint(scope, path, bytes(body))):
+            if (
+                status >= 400
+                and not context.analyses
+                and (endpoint := self._endpoint(scope, path, bytes(body), status))
+            ):
                 refuse(context, endpoint, _outcome(status), f"http_{status}")
 
-    def _endpoint(self, scope: Scope, path: str, body: bytes) -> Endpoint | None:
+    def _endpoint(self, scope: Scope, path: str, body: bytes, status: int) -> Endpoint | None:
         """Say for whom it was; None where it was for something else, such as the status."""
+        if path == MCP.path:  # most of it is talk; only pictures are too large
+            return MCP if status == 413 else None
         if path in PATHS:
             return PATHS[path]
         if path == UPLOAD:
