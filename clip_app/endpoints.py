@@ -11,6 +11,7 @@ from typing import Literal
 
 __all__ = [
     "ANALYZE",
+    "ANALYZE_BATCH",
     "CLASSIFY",
     "CLI",
     "ENDPOINTS",
@@ -19,6 +20,7 @@ __all__ = [
     "PAGE",
     "REST",
     "REST_EXPLAIN",
+    "SEARCH",
     "Endpoint",
     "Source",
 ]
@@ -32,8 +34,9 @@ class Endpoint:
 
     ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
     ``source`` counts the upload, None where it was counted before; ``options`` are the
-    fields of :class:`~clip_app.options.Options`, or of ExplainOptions, that it takes; ``path`` is its route where
-    it has one of its own, ``takes_files`` says that the body holds pictures.
+    fields of :class:`~clip_app.options.Options`, ExplainOptions or SearchOptions, that it takes; ``path`` is its route where
+    it has one of its own, ``takes_files`` says that the body holds pictures; ``several`` that an endpoint of
+    Gradio's takes any number of files, and zip archives of them.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Endpoint:
     options: tuple[str, ...] = ()
     path: str | None = None
     takes_files: bool = False
+    several: bool = False
 
     def again(self) -> Endpoint:
         """The same for a picture that was counted as uploaded before."""
@@ -52,6 +56,13 @@ EVERY_OPTION = ("groups", "labels", "template", "independent", "top_k", "thresho
 PAGE = Endpoint(name="ui", source="ui")
 ANALYZE = Endpoint(name="analyze", source="api", options=("groups", "top_k"))
 CLASSIFY = Endpoint(name="classify", source="api", options=("labels", "template", "independent"))
+ANALYZE_BATCH = Endpoint(
+    name="analyze_batch",
+    source="api",
+    options=("groups", "labels", "template", "independent", "top_k"),
+    several=True,
+)
+SEARCH = Endpoint(name="search", source="api", options=("query", "top_k"), several=True)
 EXPLAIN = Endpoint(name="explain", source="api", options=("label",))
 GRADIO = Endpoint(name="gradio", source="api")  # refused before it said what for
 REST = Endpoint(name="rest", source="rest", options=(*EVERY_OPTION, "embedding"), path="/api/analyze", takes_files=True)
@@ -64,4 +75,6 @@ REST_EXPLAIN = Endpoint(
 )
 CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
 
-ENDPOINTS = {row.name: row for row in (PAGE, ANALYZE, CLASSIFY, EXPLAIN, GRADIO, REST, REST_EXPLAIN, CLI)}
+ENDPOINTS = {
+    row.name: row for row in (PAGE, ANALYZE, CLASSIFY, ANALYZE_BATCH, SEARCH, EXPLAIN, GRADIO, REST, REST_EXPLAIN, CLI)
+}

@@ -18,7 +18,7 @@ from clip_app.labels import (
     split_labels,
 )
 
-__all__ = ["MAX_TOP_K", "Asked", "ExplainOptions", "Options"]
+__all__ = ["MAX_TOP_K", "Asked", "ExplainOptions", "Options", "SearchOptions"]
 
 Question = TypeVar("Question", bound="Asked")
 
@@ -27,7 +27,7 @@ MAX_TOP_K = 1000
 
 
 class Asked(BaseModel):
-    """What every question has in common: unknown fields are refused, names come as texts or lists."""
+    """What every question has in common: unknown fields are refused, names come as texts or lists, numbers as texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -42,6 +42,20 @@ class Asked(BaseModel):
         if not isinstance(value, (list, tuple)) or not all(isinstance(text, str) for text in value):
             raise ValueError("names are a list of texts, or one text with commas")
         return tuple(value)
+
+    @field_validator("top_k", mode="before", check_fields=False)
+    @classmethod
+    def _whole_number(cls, value: Any) -> int | None:
+        if value is None or (isinstance(value, str) and not value.strip()):
+            return None
+        try:
+            if isinstance(value, bool) or float(value) != int(float(value)):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError("it must be a whole number") from None
+        if not 1 <= int(float(value)) <= MAX_TOP_K:
+            raise ValueError(f"it must be from 1 to {MAX_TOP_K}")
+        return int(float(value))
 
     @classmethod
     def of(cls: type[Question], **given: Any) -> Question:
@@ -101,20 +115,6 @@ class Options(Asked):
         description="Send the picture's unit embedding, too: float32, little-endian, in base64.",
         examples=[False],
     )
-
-    @field_validator("top_k", mode="before")
-    @classmethod
-    def _whole_number(cls, value: Any) -> int | None:
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        try:
-            if isinstance(value, bool) or float(value) != int(float(value)):
-                raise ValueError
-        except (TypeError, ValueError, OverflowError):
-            raise ValueError("it must be a whole number") from None
-        if not 1 <= int(float(value)) <= MAX_TOP_K:
-            raise ValueError(f"it must be from 1 to {MAX_TOP_K}")
-        return int(float(value))
 
     @field_validator("threshold", mode="before")
     @classmethod
@@ -192,3 +192,19 @@ class ExplainOptions(Asked):
         if self.labels is not None and self.group is not None:
             raise ValueError("labels and group: one of the two, or neither")
         return self
+
+
+class SearchOptions(Asked):
+    """What to look for in many pictures."""
+
+    query: str = Field(
+        title="Query",
+        description="What the pictures should show, in a few words.",
+        examples=["a cup of coffee"],
+    )
+    top_k: int | None = Field(
+        None,
+        title="Pictures",
+        description="How many pictures to return, the best first; by default all.",
+        examples=[10],
+    )

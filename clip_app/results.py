@@ -9,10 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
+from clip_app.errors import ClipAppError
+
 __all__ = [
     "AnalysisResult",
     "Embedding",
+    "ErrorDetail",
     "Explanation",
+    "FailedImage",
     "GroupResult",
     "ImageInfo",
     "LabelScore",
@@ -121,3 +125,25 @@ class Explanation(BaseModel):
         description="Rows from the top, cells of one size over the whole upright picture, 0 to 1; its highest is 1."
     )
     timings_ms: Timings
+
+
+class ErrorDetail(BaseModel):
+    """What went wrong, and what to do."""
+
+    code: str
+    message: str
+    request_id: str | None = Field(None, description="Also in the header X-Request-ID and in the server's log.")
+
+
+class FailedImage(BaseModel):
+    """Stands in the place of a picture that could not be analysed, among others that could."""
+
+    image: dict[str, str]
+    error: ErrorDetail
+
+    @classmethod
+    def of(cls, name: str, error: ClipAppError, request_id: str | None) -> FailedImage:
+        """Say of a picture, by a name that is fit to be shown, what is wrong with it."""
+        return cls(
+            image={"name": name}, error=ErrorDetail(code=error.code, message=error.message, request_id=request_id)
+        )
