@@ -82,18 +82,19 @@ def main() -> None:
     serving = loader.serving()
     shots = single_shots(given.photographs)
     originals = embed(serving, (shot.path.read_bytes() for shot in shots))
-    pairs = [("pairs of pictures", "pairs", "median", *(f"≥ {cut}" for cut in CUTS))]
+    pairs: list[tuple[str, ...]] = [("pairs of pictures", "pairs", "median", *(f"≥ {cut}" for cut in CUTS))]
     pairs += of_copies(serving, shots, originals)
     pairs += of_kinds("one photograph a class", shots, originals)
-    texts = [("asked for", "texts", "right found", "right kept", "wrong kept", "kept that are right")]
+    texts: list[tuple[str, ...]] = [
+        ("asked for", "texts", "right found", "right kept", "wrong kept", "kept that are right")
+    ]
     texts.append(by_text(serving, "the class, one photograph of each", shots, originals, lambda shot: shot.name))
     if given.kinds is not None:
         small = shots_of_kinds(given.kinds)
         rows = embed(serving, (shot.path.read_bytes() for shot in small))
         pairs += of_kinds(f"{OF_A_KIND} photographs a kind", small, rows)
-        texts.append(
-            by_text(serving, f"the kind, {OF_A_KIND} photographs of each", small, rows, lambda shot: shot.kind)
-        )
+        name = f"the kind, {OF_A_KIND} photographs of each"
+        texts.append(by_text(serving, name, small, rows, lambda shot: shot.kind))
     write("pairs", pairs)
     write("texts", texts)
     print(f"ALIKE {ALIKE}, NEARLY_THE_SAME {NEARLY_THE_SAME}")
@@ -160,10 +161,9 @@ def of_kinds(name: str, shots: Sequence[Shot], rows: Matrix) -> Iterator[tuple[s
 
 
 def row(name: str, cosines: npt.NDArray[np.float32]) -> tuple[str, ...]:
-    shares = (
-        f"{share:.3%}" if 0 < (share := float((cosines >= cut).mean())) < 0.001 else f"{share:.1%}" for cut in CUTS
-    )
-    found = (name, f"{len(cosines):,}", f"{np.median(cosines):.2f}", *shares)
+    shares = [float((cosines >= cut).mean()) for cut in CUTS]
+    written = (f"{share:.3%}" if 0 < share < 0.001 else f"{share:.1%}" for share in shares)
+    found = (name, f"{len(cosines):,}", f"{np.median(cosines):.2f}", *written)
     print(" | ".join(found), flush=True)
     return found
 

@@ -31,16 +31,7 @@ PIECE = 1 << 16  # bytes that are unpacked at once
 LONGEST_NAME = 255
 JUNK = ("thumbs.db", "desktop.ini")
 # What zipfile raises on archives that are not as they should be.
-DAMAGE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    NotImplementedError,
-    RuntimeError,
-    OSError,
-    ValueError,
-    struct.error,
-)
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 @dataclass
@@ -99,9 +90,7 @@ class Archive:
         if info.flag_bits & ENCRYPTED:
             raise BadArchive("The archive has a password. Pack the pictures without one.")
         if info.compress_type not in METHODS:
-            raise BadArchive(
-                "The archive is packed in a way that is not read here. Pack it as an ordinary zip (deflate)."
-            )
+            raise BadArchive("The archive is packed in a way that is not read. Pack it as an ordinary zip (deflate).")
         if self._room[info.header_offset] < HEADER + info.compress_size:
             raise _damaged()  # files that share their bytes, of which a small archive has any number
         try:
@@ -122,18 +111,15 @@ class Archive:
                     f"The picture has {info.file_size / 1e6:.1f} MB; at most {max_bytes / 1e6:g} MB are accepted. "
                     "Send a smaller one, or raise CLIP_APP_MAX_UPLOAD_MB."
                 )
-            piece = head
+            piece = head  # zipfile reads no more than is declared, whatever is there
             while piece:
                 allowance.left -= len(piece)
-                max_bytes -= len(piece)
                 if allowance.left < 0:
                     allowance.left = 0
                     raise BadArchive(
                         f"The archives unpack to more than {MOST_UNPACKED / 1e9:g} GB. Send the rest in another call."
                     )
                 yield piece
-                if max_bytes < 0:
-                    return  # enough to be refused as too large
                 piece = file.read(PIECE)
 
 

@@ -34,9 +34,9 @@ class Endpoint:
 
     ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
     ``source`` counts the upload, None where it was counted before; ``options`` are the
-    fields of :class:`~clip_app.options.Options`, ExplainOptions or SearchOptions, that it takes; ``path`` is its route where
-    it has one of its own, ``takes_files`` says that the body holds pictures; ``several`` that an endpoint of
-    Gradio's takes any number of files, and zip archives of them.
+    fields of :class:`~clip_app.options.Options`, ExplainOptions or SearchOptions, that it takes;
+    ``path`` is its route where it has one of its own, ``takes_files`` says that the body holds
+    pictures; ``several`` that an endpoint of Gradio's takes many files, and zip archives of them.
     """
 
     name: str
@@ -75,6 +75,5 @@ REST_EXPLAIN = Endpoint(
 )
 CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
 
-ENDPOINTS = {
-    row.name: row for row in (PAGE, ANALYZE, CLASSIFY, ANALYZE_BATCH, SEARCH, EXPLAIN, GRADIO, REST, REST_EXPLAIN, CLI)
-}
+ROWS = (PAGE, ANALYZE, CLASSIFY, ANALYZE_BATCH, SEARCH, EXPLAIN, GRADIO, REST, REST_EXPLAIN, CLI)
+ENDPOINTS = {row.name: row for row in ROWS}

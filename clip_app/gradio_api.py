@@ -37,8 +37,8 @@ Answer = TypeVar("Answer", bound=BaseModel)
 SUMMARIES = {
     "analyze": "Say what is in a picture: the best labels of each group, with scores.",
     "classify": "Score a picture against your own labels.",
-    "analyze_batch": "Say what is in many pictures, answered as they are done: each update has the new results, and the "
-    "last one, where done is total, all of them in order.",
+    "analyze_batch": "Say what is in many pictures, answered as they are done: each update has the new results, "
+    "and the last one, where done is total, all of them in order.",
     "search": "Find pictures by a text, the best first, and those that are nearly the same.",
     "explain": "Say where in a picture a label was seen: a map of numbers from 0 to 1, rows from the top.",
 }
@@ -73,12 +73,11 @@ class GradioApi:
         self._max_bytes = settings.max_upload_bytes
         self._crowd = Crowd(places=settings.queue_size)
         kinds = f"A JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or HEIC of at most {settings.max_upload_mb:g} MB."
-        upload = (
-            "uploaded first: handle_file does that; with curl it is a request of its own. An address is not fetched."
-        )
-        self._picture = f"{kinds} It is {upload}"
+        upload = "uploaded first: handle_file does that; with curl it is a request of its own."
+        self._picture = f"{kinds} It is {upload} An address is not fetched."
         self._pictures = (
-            f"{kinds} Or zip archives of them, of as much each; {MOST_PICTURES:,} pictures in all. They are {upload}"
+            f"{kinds} Or zip archives of them, of as much each; at most {MOST_PICTURES:,} pictures in all. "
+            f"They are {upload} Addresses are not fetched."
         )
 
     def add(self, **event: Any) -> None:
