@@ -27,8 +27,7 @@ from clip_app.results import AnalysisResult, FailedImage
 __all__ = ["MOST_PICTURES", "Batch", "Crowd", "Pace", "Picture", "Upload", "count", "pictures", "updates"]
 
 MOST_PICTURES = 1000  # of one call, those in archives too
-IN_FLIGHT = 2  # pictures in the works, of all calls together
-AHEAD = 2 * IN_FLIGHT  # pictures of one call that are in memory
+AHEAD = 2  # pictures of one call that are read while as many as may be are in the works
 UPDATE_SECONDS = 0.2  # between two updates
 SILENCE_SECONDS = 1.0  # after which an update comes without news: only between two is it seen that a client is gone
 
@@ -132,9 +131,10 @@ class Pace:
 class Crowd:
     """The threads that work on the pictures of all calls that bring many."""
 
-    def __init__(self, *, places: int) -> None:
-        """Leave one of the places for pictures in the works to others, where there are several."""
-        self._pool = ThreadPoolExecutor(max(1, min(IN_FLIGHT, places - 1)), thread_name_prefix="batch")
+    def __init__(self, size: int) -> None:
+        """Work on so many pictures at once."""
+        self._ahead = size + AHEAD
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="batch")
 
     def answers(self, pictures: Iterable[Picture], work: Callable[[Picture], Answer]) -> Iterator[Answer | None]:
         """Work on pictures, and yield what becomes of each, in their order; None where nothing came for a while.
@@ -145,7 +145,7 @@ class Crowd:
         try:
             for picture in pictures:
                 waiting.append(self._pool.submit(copy_context().run, work, picture))
-                if len(waiting) == AHEAD:
+                if len(waiting) == self._ahead:
                     yield from _first(waiting)
             while waiting:
                 yield from _first(waiting)

@@ -50,6 +50,9 @@ MODELS: Mapping[str, tuple[type[Asked], type[BaseModel]]] = {
     "explain": (ExplainOptions, Explanation),
 }
 
+# Of those that bring many pictures, whose next pictures are in memory; more wait in Gradio's queue.
+CALLS_AT_ONCE = 4
+
 JSON_TYPES = {list: "array", str: "string", int: "integer", bool: "boolean", NoneType: "null"}
 
 
@@ -71,7 +74,7 @@ class GradioApi:
         self._explainer = explainer
         self._loader = loader
         self._max_bytes = settings.max_upload_bytes
-        self._crowd = Crowd(places=settings.queue_size)
+        self._crowd = Crowd(analyzer.intake.in_background)
         kinds = f"A JPEG, PNG, WebP, AVIF, GIF, BMP, TIFF or HEIC of at most {settings.max_upload_mb:g} MB."
         upload = "uploaded first: handle_file does that; with curl it is a request of its own."
         self._picture = f"{kinds} It is {upload} An address is not fetched."
@@ -82,8 +85,9 @@ class GradioApi:
 
     def add(self, **event: Any) -> None:
         """Add the endpoints to the Blocks that are being made."""
+        several = {"concurrency_id": "several", "concurrency_limit": CALLS_AT_ONCE}
         for row in self.endpoints.values():
-            gr.api(self._function(row), api_name=row.name, **event)
+            gr.api(self._function(row), api_name=row.name, **(several if row.several else event))
         gr.api(self.status, api_name="status", queue=False)
 
     def _function(self, endpoint: Endpoint) -> Callable[..., Any]:

@@ -15,14 +15,20 @@ from clip_app.telemetry import IN_FLIGHT, QUEUE_DEPTH
 
 __all__ = ["Intake"]
 
+MOST_IN_BACKGROUND = 4  # pictures of batches in the works; whoever comes waits for one forward pass of them
 GIVE_WAY_SECONDS = 1.0  # where others never pause, the background goes on so often
 
 
 class Intake:
-    """The bounds that whatever is asked about pictures shares. Thread-safe."""
+    """The bounds that whatever is asked about pictures shares. Thread-safe.
+
+    ``in_background`` is how many pictures are best worked on in the background at once.
+    """
 
     def __init__(self, settings: Settings, *, decoders: int) -> None:
         self.exact = settings.decode == "exact"
+        # Half the cores stay free for others, and where there are several places, one of them.
+        self.in_background = max(1, min(MOST_IN_BACKGROUND, decoders // 2, settings.queue_size - 1))
         self._settings = settings
         self._changed = threading.Condition()
         self._held = 0  # places
