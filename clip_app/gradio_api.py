@@ -154,7 +154,7 @@ class GradioApi:
         """Answer about many pictures, as they are done; what is wrong with the question is counted once."""
         context = current_request() or RequestContext()
         try:
-            uploads = [_upload(value) for value in (files if isinstance(files, list) else [files])]
+            uploads = [_upload(value) for value in _listed(files)]
             total = count(uploads)
             begin = self._search if endpoint is SEARCH else self._batch
             found = begin(given, pictures(uploads, max_bytes=self._max_bytes), total)
@@ -199,8 +199,13 @@ class GradioApi:
         return search.updates(self._crowd.answers(sent, work))
 
 
+def _listed(files: Any) -> list[Any]:
+    """Take one file for a list of one, and nothing for none."""
+    return files if isinstance(files, list) else [] if files is None else [files]
+
+
 def _upload(value: Any) -> Upload:
-    """Find a file that was sent; one that is not there becomes a row with its error, unless none was named."""
+    """Find a file that was sent; one that is not there becomes a row with its error."""
     try:
         path, name = find_upload(value)
     except BadOption as error:
