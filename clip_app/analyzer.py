@@ -53,8 +53,22 @@ class Analyzer:
         self.intake = Intake(settings, decoders=decoders)
         self._loader = loader
 
-    def analyze(self, data: bytes, options: Options, observation: Observation, *, name: str = "") -> AnalysisResult:
+    def check(self, options: Options) -> None:
+        """Refuse options before there is a picture, as :meth:`analyze` would.
+
+        Raises:
+            BadOption: the options cannot be used.
+            NotReady: not now.
+        """
+        serving = self._loader.serving()
+        options.resolve(serving.groups, serving.default_groups)
+
+    def analyze(
+        self, data: bytes, options: Options, observation: Observation, *, name: str = "", background: bool = False
+    ) -> AnalysisResult:
         """Say what is in a picture, inside the analysis that counts and times it.
+
+        In the background it is never refused for want of a place: it waits, and gives way to others.
 
         Raises:
             UndecodableImage, ImageTooLarge: the picture cannot be used.
@@ -62,7 +76,7 @@ class Analyzer:
             NotReady, Busy: not now.
             EncodingFailed: the encoder failed.
         """
-        with self.intake.place():
+        with self.intake.place(background=background):
             serving = self._served(observation)
             groups = options.resolve(serving.groups, serving.default_groups)
             seen = self._see(serving, data, observation, name)
@@ -74,9 +88,9 @@ class Analyzer:
                 result.embedding = Embedding.of(seen.embedding)
             return result
 
-    def embed(self, data: bytes, observation: Observation, *, name: str = "") -> Embedded:
+    def embed(self, data: bytes, observation: Observation, *, name: str = "", background: bool = False) -> Embedded:
         """Embed a picture, inside the analysis that counts and times it; raises what :meth:`analyze` raises."""
-        with self.intake.place():
+        with self.intake.place(background=background):
             return self._see(self._served(observation), data, observation, name)
 
     def query(self, text: str) -> TextQuery:

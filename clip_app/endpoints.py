@@ -11,6 +11,7 @@ from typing import Literal
 
 __all__ = [
     "ANALYZE",
+    "ANALYZE_BATCH",
     "CLASSIFY",
     "CLI",
     "ENDPOINTS",
@@ -23,6 +24,7 @@ __all__ = [
     "PAGE",
     "REST",
     "REST_EXPLAIN",
+    "SEARCH",
     "Endpoint",
     "Source",
 ]
@@ -36,9 +38,10 @@ class Endpoint:
 
     ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
     ``source`` counts the upload, None where it was counted before; ``options`` are the
-    fields of :class:`~clip_app.options.Options`, or of ExplainOptions or SearchOptions, that it takes; ``path`` is
-    its route where it has one of its own, ``takes_files`` says that the body holds pictures as files; ``tool`` is
-    its name among the tools at the route of :data:`MCP`.
+    fields of :class:`~clip_app.options.Options`, ExplainOptions or SearchOptions, that it takes; ``path`` is its
+    route where it has one of its own, ``takes_files`` says that the body holds pictures as files, ``several`` that
+    an endpoint of Gradio's takes many files, and zip archives of them; ``tool`` is its name among the tools at the
+    route of :data:`MCP`.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Endpoint:
     path: str | None = None
     takes_files: bool = False
     tool: str | None = None
+    several: bool = False
 
     def again(self) -> Endpoint:
         """The same for a picture that was counted as uploaded before."""
@@ -58,6 +62,13 @@ EVERY_OPTION = ("groups", "labels", "template", "independent", "top_k", "thresho
 PAGE = Endpoint(name="ui", source="ui")
 ANALYZE = Endpoint(name="analyze", source="api", options=("groups", "top_k"))
 CLASSIFY = Endpoint(name="classify", source="api", options=("labels", "template", "independent"))
+ANALYZE_BATCH = Endpoint(
+    name="analyze_batch",
+    source="api",
+    options=("groups", "labels", "template", "independent", "top_k"),
+    several=True,
+)
+SEARCH = Endpoint(name="search", source="api", options=("query", "top_k"), several=True)
 EXPLAIN = Endpoint(name="explain", source="api", options=("label",))
 GRADIO = Endpoint(name="gradio", source="api")  # refused before it said what for
 REST = Endpoint(name="rest", source="rest", options=(*EVERY_OPTION, "embedding"), path="/api/analyze", takes_files=True)
@@ -71,10 +82,9 @@ REST_EXPLAIN = Endpoint(
 MCP = Endpoint(name="mcp", source="api", path="/mcp")  # refused before it said what for
 MCP_ANALYZE = Endpoint(name="mcp_analyze", source="api", options=ANALYZE.options, tool="analyze")
 MCP_CLASSIFY = Endpoint(name="mcp_classify", source="api", options=CLASSIFY.options, tool="classify")
-MCP_SEARCH = Endpoint(name="mcp_search", source="api", options=("query", "top_k"), tool="search")
+MCP_SEARCH = Endpoint(name="mcp_search", source="api", options=SEARCH.options, tool="search")
 CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
 
 TOOLS = (MCP_ANALYZE, MCP_CLASSIFY, MCP_SEARCH)
-ROWS = (PAGE, ANALYZE, CLASSIFY, EXPLAIN, GRADIO, REST, REST_EXPLAIN, MCP, *TOOLS, CLI)
-
+ROWS = (PAGE, ANALYZE, CLASSIFY, ANALYZE_BATCH, SEARCH, EXPLAIN, GRADIO, REST, REST_EXPLAIN, MCP, *TOOLS, CLI)
 ENDPOINTS = {row.name: row for row in ROWS}

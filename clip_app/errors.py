@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 __all__ = [
     "EXIT_CODES",
+    "BadArchive",
     "BadOption",
     "Busy",
     "CheckpointError",
@@ -85,6 +86,13 @@ class ImageTooLarge(ClipAppError):
 
     code, status, outcome = "too_large", 413, "invalid"
     advice = "Send a smaller picture or a plain JPEG, or raise CLIP_APP_MAX_UPLOAD_MB or CLIP_APP_MAX_PIXELS."
+
+
+class BadArchive(ClipAppError):
+    """A zip archive, or a file in one, cannot be read, or it is larger than is unpacked."""
+
+    code, status, outcome = "bad_archive", 400, "invalid"
+    advice = "Pack the pictures again as the message says, or send them as files."
 
 
 class BadOption(ClipAppError):

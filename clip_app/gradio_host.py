@@ -38,6 +38,7 @@ __all__ = [
     "describe",
     "document",
     "end_streams",
+    "find_upload",
     "gradio",
     "mount",
     "read_upload",
@@ -49,6 +50,7 @@ logger = logging.getLogger("clip_app")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SESSIONS_KEPT = 500
+NOT_UPLOADED = "The picture was not uploaded here. Upload it through /gradio_api/upload first."
 
 # Read when Gradio is imported: nothing is reported outside, no table is built after each event.
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
@@ -177,6 +179,8 @@ def document(app: FastAPI, demo: CountedBlocks, settings: Settings) -> None:
             for parameter in endpoint["parameters"]:
                 if parameter["example_input"] == example_file():
                     parameter["example_input"] = example_file(root)
+                elif parameter["example_input"] == [example_file()]:
+                    parameter["example_input"] = [example_file(root)]
             values = {parameter["parameter_name"]: parameter["example_input"] for parameter in endpoint["parameters"]}
             endpoint["code_snippets"] = code_snippets(root, name.removeprefix("/"), values)
         return told
@@ -194,10 +198,10 @@ def end_streams(mounted: FastAPI | None) -> None:
         stop.set()
 
 
-def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
-    """Return the bytes and the name of an uploaded file, as Gradio describes it.
+def find_upload(value: Any) -> tuple[Path, str]:
+    """Return where an uploaded file lies and the name it was sent with, as Gradio describes it.
 
-    Only regular files below the upload folder are opened, whatever the path says.
+    Only regular files below the upload folder are found, whatever the path says.
 
     Raises:
         BadOption: there is no picture, or the path was not uploaded here.
@@ -208,17 +212,28 @@ def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
         raise BadOption(NOT_FETCHED)
     if not isinstance(value, dict) or not isinstance(value.get("path"), str):
         raise BadOption("There is no picture. Upload one first.")
-    refusal = BadOption("The picture was not uploaded here. Upload it through /gradio_api/upload first.")
     try:
         path = Path(value["path"]).resolve(strict=True)
         if not path.is_relative_to(Path(gradio.utils.get_upload_folder()).resolve()) or not path.is_file():
-            raise refusal
-        with path.open("rb") as file:
-            data = file.read(max_bytes + 1)
+            raise BadOption(NOT_UPLOADED)
     except (OSError, ValueError):
-        raise refusal from None
+        raise BadOption(NOT_UPLOADED) from None
     name = value.get("orig_name")
-    return data, name if isinstance(name, str) else path.name
+    return path, name if isinstance(name, str) else path.name
+
+
+def read_upload(value: Any, max_bytes: int) -> tuple[bytes, str]:
+    """Return the bytes, at most one more than ``max_bytes``, and the name of an uploaded file.
+
+    Raises:
+        BadOption: there is no picture, or the path was not uploaded here.
+    """
+    path, name = find_upload(value)
+    try:
+        with path.open("rb") as file:
+            return file.read(max_bytes + 1), name
+    except OSError:
+        raise BadOption(NOT_UPLOADED) from None
 
 
 class CountedBlocks(gradio.Blocks):  # type: ignore[misc]  # Gradio's types are not followed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from importlib.util import find_spec
 from typing import Protocol
@@ -37,11 +37,14 @@ class Sessions(Protocol):
 
 
 class McpRoute:
-    """The route: its framework takes a second to import and 20 MB, so the first who asks waits, and nobody else."""
+    """The route: its framework takes a second to import, so the first who asks waits, and nobody else."""
 
-    def __init__(self, build: Callable[[], Sessions], *, origins: Sequence[str]) -> None:
-        """Take the function that imports and makes the tools, and the other sites whose pages may ask."""
+    def __init__(
+        self, build: Callable[[], Sessions], *, after: Callable[[], Awaitable[None]], origins: Sequence[str]
+    ) -> None:
+        """Take what imports and makes the tools, what to wait for before, and the other sites whose pages may ask."""
         self._build = build
+        self._after = after
         self._origins = origins
         self._installed = find_spec("mcp") is not None
         self._sessions: Sessions | None = None
@@ -62,6 +65,7 @@ class McpRoute:
     async def run(self) -> None:
         """Wait for the first who asks, make the tools, and keep alive what they run in until :meth:`stop`."""
         await self._asked.wait()
+        await self._after()
         if self._stopped.is_set():
             return
         try:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
 from mcp.server import Server, ServerRequestContext
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
@@ -32,14 +31,14 @@ from mcp_types import (
 from pydantic import BaseModel
 
 from clip_app import __version__
-from clip_app.analyzer import Analyzer, Embedded, TextQuery
+from clip_app.analyzer import Analyzer, Embedded
 from clip_app.endpoints import MCP_ANALYZE, MCP_CLASSIFY, MCP_SEARCH, Endpoint
 from clip_app.errors import BadOption, Busy, ClipAppError, ImageTooLarge, UndecodableImage
-from clip_app.loading import Loader
 from clip_app.middleware.request_id import RequestContext, current_request
 from clip_app.observation import Observation, refuse
 from clip_app.options import Asked, Options, SearchOptions
-from clip_app.results import AnalysisResult, FailedPicture, FoundPicture, PictureError, SearchResult
+from clip_app.results import AnalysisResult, FailedImage
+from clip_app.search import Search, SearchAnswer
 from clip_app.settings import Settings
 from clip_app.threads import IMAGES_PER_REQUEST, Threads
 
@@ -74,9 +73,9 @@ ANNOTATIONS = ToolAnnotations(read_only_hint=True, destructive_hint=False, idemp
 Given = Mapping[str, Any]
 
 
-def mcp_sessions(analyzer: Analyzer, loader: Loader, settings: Settings) -> StreamableHTTPSessionManager:
+def mcp_sessions(analyzer: Analyzer, settings: Settings) -> StreamableHTTPSessionManager:
     """Make what answers at the route, once it runs: plain JSON, no stream and no session, so that any replica does."""
-    tools = McpTools(analyzer, loader, settings)
+    tools = McpTools(analyzer, settings)
     server = Server(
         "clip_app",
         title="clip_app",
@@ -101,16 +100,15 @@ class _Tool:
 class McpTools:
     """The tools, each a thin face on the one call."""
 
-    def __init__(self, analyzer: Analyzer, loader: Loader, settings: Settings) -> None:
+    def __init__(self, analyzer: Analyzer, settings: Settings) -> None:
         self._analyzer = analyzer
-        self._loader = loader
         self._threads = Threads(settings.queue_size)
         one, several = _pictures(settings)
         analyze, classify = partial(self._analyze, MCP_ANALYZE), partial(self._analyze, MCP_CLASSIFY)
         rows = (
             _Tool(MCP_ANALYZE, analyze, _told(MCP_ANALYZE, one, Options, AnalysisResult)),
             _Tool(MCP_CLASSIFY, classify, _told(MCP_CLASSIFY, one, Options, AnalysisResult, required=("labels",))),
-            _Tool(MCP_SEARCH, self._search, _told(MCP_SEARCH, several, SearchOptions, SearchResult)),
+            _Tool(MCP_SEARCH, self._search, _told(MCP_SEARCH, several, SearchOptions, SearchAnswer)),
         )
         self._tools = {tool.told.name: tool for tool in rows}
 
@@ -151,7 +149,7 @@ class McpTools:
 
         return await self._threads.run(work)
 
-    async def _search(self, given: Given) -> SearchResult:
+    async def _search(self, given: Given) -> SearchAnswer:
         received = time.perf_counter()
         asked = SearchOptions.of(**{name: given[name] for name in MCP_SEARCH.options if name in given})
         pictures = _several(given.get("images"))
@@ -170,40 +168,23 @@ class McpTools:
                     return error
 
         answers = await asyncio.gather(*map(one, pictures))
-        found = _ranked(query, answers)[: asked.top_k]
-        model = self._loader.serving().model.info
-        return SearchResult(model=model, query=asked.query, pictures=[*found, *_failed(answers)])
+        return Search(asked, query, len(pictures)).answer(_rows(answers))
 
 
-def _ranked(query: TextQuery, answers: Sequence[Embedded | ClipAppError]) -> list[FoundPicture]:
-    """Rank what could be embedded; where there is nothing to be seen, nothing is relevant."""
-    seen = [(number, answer) for number, answer in enumerate(answers) if isinstance(answer, Embedded)]
-    if not seen:
-        return []
-    ranking = query.rank(np.stack([answer.embedding for _, answer in seen]))
-    return [
-        FoundPicture(
-            picture=seen[i][0],
-            score=round(float(ranking.scores[i]), 6),
-            relevant=bool(ranking.relevant[i]) and not seen[i][1].flat,
-            image=seen[i][1].image,
-        )
-        for i in sorted(ranking.order, key=lambda i: seen[i][1].flat)
-    ]
-
-
-def _failed(answers: Sequence[Embedded | ClipAppError]) -> list[FailedPicture]:
+def _rows(answers: Sequence[Embedded | ClipAppError]) -> list[Embedded | FailedImage]:
     """Say what is wrong with single pictures; what is wrong with more than that is raised."""
     some = any(isinstance(answer, Embedded) for answer in answers)
     about_one = (UndecodableImage, ImageTooLarge, Busy) if some else (UndecodableImage, ImageTooLarge)
-    failed = []
-    for number, answer in enumerate(answers):
+    context = current_request()
+    rows: list[Embedded | FailedImage] = []
+    for answer in answers:
         if isinstance(answer, about_one):
-            error = PictureError(code=answer.code, message=answer.message)
-            failed.append(FailedPicture(picture=number, error=error))
+            rows.append(FailedImage.of("", answer, context.id if context else None))
         elif isinstance(answer, ClipAppError):
             raise answer
-    return failed
+        else:
+            rows.append(answer)
+    return rows
 
 
 def _several(value: Any) -> list[Any]:

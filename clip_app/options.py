@@ -27,7 +27,7 @@ MAX_TOP_K = 1000
 
 
 class Asked(BaseModel):
-    """What every question has in common: unknown fields are refused, names come as texts or lists."""
+    """What every question has in common: unknown fields are refused, names come as texts or lists, numbers as texts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -195,13 +195,16 @@ class ExplainOptions(Asked):
 
 
 class SearchOptions(Asked):
-    """What to look for among pictures."""
+    """What to look for in many pictures."""
 
     query: str = Field(
         title="Query",
-        description="What to look for, in a few words: the pictures are ranked by how well they fit it.",
+        description="What the pictures should show, in a few words.",
         examples=["a cup of coffee"],
     )
     top_k: int | None = Field(
-        None, title="Pictures", description="How many pictures to return, best first; by default all.", examples=[3]
+        None,
+        title="Pictures",
+        description="How many pictures to return, the best first; by default all.",
+        examples=[10],
     )

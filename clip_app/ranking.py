@@ -14,7 +14,7 @@ Matrix = npt.NDArray[np.float32]
 
 # Cosines of pictures, measured with the bundled model by benchmarks/similar.py (docs/search.md has the table).
 # They belong to a model: in the joint space of a large CLIP, pictures that have nothing in common lie nearer.
-ALIKE = 0.7
+ALIKE = 0.6
 NEARLY_THE_SAME = 0.9
 
 BLOCK = 256  # rows that are compared at once: with 10,000 pictures 10 MB of cosines

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, File, Request, Response, UploadFile
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from clip_app.analyzer import Analyzer
@@ -24,19 +24,11 @@ from clip_app.middleware.body_limit import error_response
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
 from clip_app.options import ExplainOptions, Options
-from clip_app.results import AnalysisResult, Explanation
+from clip_app.results import AnalysisResult, ErrorDetail, Explanation, FailedImage
 from clip_app.status import Readiness, readiness
 from clip_app.threads import IMAGES_PER_REQUEST, Threads
 
 __all__ = ["add_error_handlers", "rest_routes"]
-
-
-class ErrorDetail(BaseModel):
-    """What went wrong, and what to do."""
-
-    code: str
-    message: str
-    request_id: str | None = Field(None, description="Also in the header X-Request-ID and in the server's log.")
 
 
 class ErrorBody(BaseModel):
@@ -46,13 +38,6 @@ class ErrorBody(BaseModel):
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (400, 413, 422, 503)}
-
-
-class FailedImage(BaseModel):
-    """Stands in the place of a picture that could not be analysed, among others that could."""
-
-    image: dict[str, str]
-    error: ErrorDetail
 
 
 class AnalyzeResponse(BaseModel):
@@ -159,8 +144,7 @@ def _in_place(
             raise answer
         else:
             context = current_request()
-            detail = ErrorDetail(code=answer.code, message=answer.message, request_id=context.id if context else None)
-            results.append(FailedImage(image={"name": display_name(name)}, error=detail))
+            results.append(FailedImage.of(display_name(name), answer, context.id if context else None))
     return results
 
 

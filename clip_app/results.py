@@ -9,18 +9,18 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_serializer
 
+from clip_app.errors import ClipAppError
+
 __all__ = [
     "AnalysisResult",
     "Embedding",
+    "ErrorDetail",
     "Explanation",
-    "FailedPicture",
-    "FoundPicture",
+    "FailedImage",
     "GroupResult",
     "ImageInfo",
     "LabelScore",
     "ModelInfo",
-    "PictureError",
-    "SearchResult",
     "Timings",
 ]
 
@@ -127,32 +127,23 @@ class Explanation(BaseModel):
     timings_ms: Timings
 
 
-class FoundPicture(BaseModel):
-    """One picture's place in a ranking."""
-
-    picture: int = Field(description="Which one it is of those that were sent, from 0.")
-    score: float = Field(description="Raw cosine of the picture's and the query's embedding.")
-    relevant: bool = Field(description="Whether the query fits it better than texts that name nothing.")
-    image: ImageInfo
-
-
-class PictureError(BaseModel):
-    """What is wrong with a picture, and what to do."""
+class ErrorDetail(BaseModel):
+    """What went wrong, and what to do."""
 
     code: str
     message: str
+    request_id: str | None = Field(None, description="Also in the header X-Request-ID and in the server's log.")
 
 
-class FailedPicture(BaseModel):
-    """Stands for a picture that could not be ranked, among others that could."""
+class FailedImage(BaseModel):
+    """Stands in the place of a picture that could not be analysed, among others that could."""
 
-    picture: int = Field(description="Which one it is of those that were sent, from 0.")
-    error: PictureError
+    image: dict[str, str]
+    error: ErrorDetail
 
-
-class SearchResult(BaseModel):
-    """Pictures by how well they fit a text."""
-
-    model: ModelInfo
-    query: str
-    pictures: list[FoundPicture | FailedPicture] = Field(description="The best first, those that failed last.")
+    @classmethod
+    def of(cls, name: str, error: ClipAppError, request_id: str | None) -> FailedImage:
+        """Say of a picture, by a name that is fit to be shown, what is wrong with it."""
+        return cls(
+            image={"name": name}, error=ErrorDetail(code=error.code, message=error.message, request_id=request_id)
+        )

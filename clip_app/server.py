@@ -102,9 +102,14 @@ class LatePage:
         """End Gradio's endless streams, which would hold a stop up."""
         self._end_streams()
 
+    async def built(self) -> None:
+        """Wait until it is built, or will not be."""
+        await self._built.wait()
+
     def stop(self) -> None:
         """Let :meth:`run` end."""
         self._stopped.set()
+        self._built.set()
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,8 @@ def create_app(settings: Settings) -> Application:
     analyzer = Analyzer(loader, settings, decoders=available_cpus())
     explainer = Explainer(loader, analyzer.intake)
     page = LatePage(partial(_mount_page, analyzer=analyzer, explainer=explainer, loader=loader, settings=settings))
-    tools = McpRoute(partial(_make_tools, analyzer, loader, settings), origins=settings.allowed_origins)
+    # Gradio imports the same package, and two threads that import one at once may find half of it.
+    tools = McpRoute(partial(_make_tools, analyzer, settings), after=page.built, origins=settings.allowed_origins)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -208,11 +214,11 @@ def _mount_page(
     return mount_ui(app, analyzer, explainer, loader, settings)
 
 
-def _make_tools(analyzer: Analyzer, loader: Loader, settings: Settings) -> Sessions:
+def _make_tools(analyzer: Analyzer, settings: Settings) -> Sessions:
     # Its framework takes a second, which only those wait for who ask.
     from clip_app.mcp_server import mcp_sessions  # noqa: PLC0415
 
-    return mcp_sessions(analyzer, loader, settings)
+    return mcp_sessions(analyzer, settings)
 
 
 def _parent(lifespan: object) -> FastAPI:

@@ -36,8 +36,23 @@ def _is_file(value: Any) -> bool:
     return isinstance(value, dict) and value.get("meta") == UPLOADED
 
 
+def _is_files(value: Any) -> bool:
+    return isinstance(value, list) and any(map(_is_file, value))
+
+
 def _has_file(values: Mapping[str, Any]) -> bool:
-    return any(map(_is_file, values.values()))
+    return any(_is_file(value) or _is_files(value) for value in values.values())
+
+
+def _as_file(value: Any, code: str) -> str:
+    """The code that hands a file over, in a list where one belongs; empty where no file does."""
+    return code if _is_file(value) else f"[{code}]" if _is_files(value) else ""
+
+
+def _with_file(values: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The values as JSON, the file at this path."""
+    file = {"path": path, "meta": UPLOADED}
+    return {key: file if _is_file(v) else [file] if _is_files(v) else v for key, v in values.items()}
 
 
 def _fetch(root: str) -> str:
@@ -46,9 +61,11 @@ def _fetch(root: str) -> str:
 
 def _python(root: str, name: str, values: Mapping[str, Any]) -> str:
     def literal(value: Any) -> str:
+        if file := _as_file(value, "handle_file(picture)"):
+            return file
         return json.dumps(value, ensure_ascii=False) if isinstance(value, (str, list)) else repr(value)
 
-    given = [f"{key}={'handle_file(picture)' if _is_file(v) else literal(v)}" for key, v in values.items()]
+    given = [f"{key}={literal(value)}" for key, value in values.items()]
     arguments = "".join(f"    {argument},\n" for argument in (*given, f'api_name="/{name}"'))
     call = f'client = Client("{root}")\nresult = client.predict(\n{arguments})\nprint(result)\n'
     if not _has_file(values):
@@ -62,7 +79,7 @@ def _python(root: str, name: str, values: Mapping[str, Any]) -> str:
 
 def _javascript(root: str, name: str, values: Mapping[str, Any]) -> str:
     def literal(value: Any) -> str:
-        return "await picture.blob()" if _is_file(value) else json.dumps(value, ensure_ascii=False)
+        return _as_file(value, "await picture.blob()") or json.dumps(value, ensure_ascii=False)
 
     arguments = "".join(f"  {key}: {literal(value)},\n" for key, value in values.items())
     given = f", {{\n{arguments}}}" if arguments else ""
@@ -77,9 +94,8 @@ def _javascript(root: str, name: str, values: Mapping[str, Any]) -> str:
 
 def _bash(root: str, name: str, values: Mapping[str, Any]) -> str:
     api = f"{root}/gradio_api"
-    given = {key: {"path": "$FILE", "meta": UPLOADED} if _is_file(v) else v for key, v in values.items()}
     # Out of the quotes for the path, and back into them.
-    body = _quoted(given).replace("$FILE", "'\"$FILE\"'")
+    body = _quoted(_with_file(values, "$FILE")).replace("$FILE", "'\"$FILE\"'")
     upload = f"FILE=$(curl -sSf -F files=@{EXAMPLE} {api}/upload | tr -d '[]\"')\n"
     return (
         f"{_fetch(root) + upload if _has_file(values) else ''}"
@@ -90,9 +106,8 @@ def _bash(root: str, name: str, values: Mapping[str, Any]) -> str:
 
 
 def _cli(root: str, name: str, values: Mapping[str, Any]) -> str:
-    given = {key: {"path": EXAMPLE, "meta": UPLOADED} if _is_file(v) else v for key, v in values.items()}
     fetch = _fetch(root) if _has_file(values) else ""
-    return f"{fetch}{{command}} predict {root} /{name} {_quoted(given)}\n"
+    return f"{fetch}{{command}} predict {root} /{name} {_quoted(_with_file(values, EXAMPLE))}\n"
 
 
 def _quoted(values: Mapping[str, Any]) -> str:

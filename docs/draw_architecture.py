@@ -29,7 +29,7 @@ ROOMS = {
         "forms",
         "doctor",
     ),
-    "where it was seen": ("explainer", "contrast", "heatmaps", "overlay"),
+    "many, and where": ("search", "batch", "archives", "explainer", "contrast", "heatmaps", "overlay"),
     "the server": ("server", "middleware", "mcp_route", "threads", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank"),
     "the way of one image": (
@@ -55,7 +55,7 @@ ROOMS = {
 }
 PLACES = {
     "faces": (0.5, 7),
-    "where it was seen": (0.84, 7),
+    "many, and where": (0.84, 7),
     "the server": (0.16, 5.4),
     "what serves": (0.5, 5.4),
     "the way of one image": (0.84, 5.4),

@@ -61,6 +61,7 @@ CURSED = "unobtainium"  # the word on which the damaged checkpoint fails
 # Files whose tests start servers, browsers, builds or other programs.
 PROCESSES = (
     "test_api_docs.py",
+    "test_batch.py",
     "test_cli.py",
     "test_counting.py",
     "test_dockerfile.py",
@@ -87,6 +88,7 @@ PROCESSES = (
     "test_render.py",
     "test_rest.py",
     "test_scaling.py",
+    "test_search.py",
     "test_security.py",
     "test_workflows.py",
 )

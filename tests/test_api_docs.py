@@ -19,6 +19,7 @@ from conftest import need, served
 from gradio_client import Client
 from playwright.sync_api import Browser, sync_playwright
 
+from clip_app.batch import MOST_PICTURES
 from clip_app.embeddings_api import LONGEST, MOST_TEXTS
 from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN
 from clip_app.gradio_api import GradioApi
@@ -205,6 +206,15 @@ def test_every_parameter_has_a_label_a_text_a_type_and_its_default(info: dict[st
         "/classify labels": ("Your own labels", "list[str] | str", None),
         "/classify template": ("Prompt", "str", None),
         "/classify independent": ("Score alone", "bool", False),
+        "/analyze_batch files": ("Pictures", "list[filepath]", "required"),
+        "/analyze_batch groups": ("Label groups", "list[str] | str", None),
+        "/analyze_batch labels": ("Your own labels", "list[str] | str", None),
+        "/analyze_batch template": ("Prompt", "str", None),
+        "/analyze_batch independent": ("Score alone", "bool", False),
+        "/analyze_batch top_k": ("Labels per group", "int", None),
+        "/search files": ("Pictures", "list[filepath]", "required"),
+        "/search query": ("Query", "str", "required"),
+        "/search top_k": ("Pictures", "int", None),
         "/explain image": ("Picture", "filepath", "required"),
         "/explain label": ("Label", "str", "required"),
     }
@@ -274,7 +284,8 @@ def test_the_document_names_every_route_parameter_and_status(server: str) -> Non
     rows = [line.split(" | ")[0].strip("| `") for line in PAGE.splitlines() if line.startswith("|")]
     assert set(rows) >= {"image", *REST.options, *REST_EXPLAIN.options}
     for name in GradioApi.endpoints:
-        parameters = ", ".join(f"`{parameter}`" for parameter in ("image", *ENDPOINTS[name].options))
+        sent = "files" if ENDPOINTS[name].several else "image"
+        parameters = ", ".join(f"`{parameter}`" for parameter in (sent, *ENDPOINTS[name].options))
         assert f"| `/{name}` | {parameters} |" in PAGE
 
 
@@ -285,6 +296,7 @@ def test_the_documents_limits_are_those_of_the_code() -> None:
         f"| bytes of one picture | {settings['max_upload_mb']} MB | `CLIP_APP_MAX_UPLOAD_MB` |",
         f"| {settings['max_pixels'] // 1_000_000} million | `CLIP_APP_MAX_PIXELS` |",
         f"| pictures in one REST request | {IMAGES_PER_REQUEST} |",
+        f"| pictures in one call of `/analyze_batch` or `/search` | {MOST_PICTURES:,} |",
         f"| {settings['queue_size']}; then 503 | `CLIP_APP_QUEUE_SIZE` |",
         f"| own labels | {MAX_LABELS:,}, of {MAX_LABEL_LENGTH} characters each; the template {MAX_LABEL_LENGTH} too |",
         f"| `top_k` | 1 to {MAX_TOP_K:,} |",

@@ -60,11 +60,11 @@ def test_status_says_what_serves(client: Client) -> None:
 
 def test_the_endpoints_are_typed_and_documented(server: str) -> None:
     endpoints = httpx.get(f"{server}/gradio_api/info").json()["named_endpoints"]
-    assert set(endpoints) == {"/analyze", "/classify", "/explain", "/status"}
+    assert set(endpoints) == {"/analyze", "/classify", "/analyze_batch", "/search", "/explain", "/status"}
     analyze = endpoints["/analyze"]
     assert [p["parameter_name"] for p in analyze["parameters"]] == ["image", "groups", "top_k"]
     assert analyze["parameters"][0]["python_type"]["type"] == "filepath"
-    assert set(analyze["returns"][0]["type"]["properties"]) == {"model", "image", "groups", "timings_ms"}
+    assert set(analyze["returns"][0]["type"]["properties"]) == {"model", "image", "groups", "timings_ms", "embedding"}
     assert analyze["description"].startswith("Say what is in a picture")
     explain = endpoints["/explain"]
     assert [p["parameter_name"] for p in explain["parameters"]] == ["image", "label"]

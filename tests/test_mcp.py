@@ -177,15 +177,14 @@ def test_search_ranks_pictures_and_says_which_are_relevant(server: str, photogra
     for query, best in (("a cat", 2), ("a cup of coffee", 1), ("a rocket", 0)):
         told = answered(call(server, "search", images=pictures, query=query))
         assert told["query"] == query
-        assert told["model"]["bundled"] is True
-        rows = told["pictures"]
-        assert sorted(row["picture"] for row in rows) == [0, 1, 2]
-        assert rows[0]["picture"] == best
+        rows = told["results"]
+        assert sorted(row["index"] for row in rows) == [0, 1, 2]
+        assert rows[0]["index"] == best
         assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
         assert [row["relevant"] for row in rows] == [True, False, False]
     assert rows[0]["image"]["width"] == Image.open(photographs["rocket"]).width
-    first = answered(call(server, "search", images=pictures, query="a cat", top_k=1))["pictures"]
-    assert [row["picture"] for row in first] == [2]
+    first = answered(call(server, "search", images=pictures, query="a cat", top_k=1))["results"]
+    assert [row["index"] for row in first] == [2]
 
 
 def test_a_bad_picture_of_a_search_is_a_row_and_the_rest_goes_on(server: str, photographs: dict[str, Path]) -> None:
@@ -193,12 +192,14 @@ def test_a_bad_picture_of_a_search_is_a_row_and_the_rest_goes_on(server: str, ph
     Image.new("RGB", (64, 64), "red").save(plain, "PNG")
     good, flat = base64_of(photographs["cat"]), base64_of(plain.getvalue())
     pictures = [base64_of(b"no picture"), flat, "https://example.org/cat.jpg", good]
-    rows = answered(call(server, "search", images=pictures, query="a cat", top_k=2))["pictures"]
-    assert [row["picture"] for row in rows] == [3, 1, 0, 2]
-    assert [row.get("relevant") for row in rows] == [True, False, None, None], "of one colour is nothing to be seen"
-    assert [row["error"]["code"] for row in rows[2:]] == ["undecodable_image"] * 2
-    assert "not fetched" in rows[3]["error"]["message"]
-    alone = answered(call(server, "search", images=["!"], query="a cat"))["pictures"]
+    told = answered(call(server, "search", images=pictures, query="a cat", top_k=2))
+    assert [(row["index"], row["relevant"]) for row in told["results"]] == [(3, True), (1, False)]
+    assert [(row["index"], row["error"]["code"]) for row in told["errors"]] == [
+        (0, "undecodable_image"),
+        (2, "undecodable_image"),
+    ]
+    assert "not fetched" in told["errors"][1]["error"]["message"]
+    alone = answered(call(server, "search", images=["!"], query="a cat"))["errors"]
     assert [row["error"]["code"] for row in alone] == ["undecodable_image"]
 
 
@@ -369,7 +370,7 @@ def test_a_full_house_is_told_to_come_back(photographs: dict[str, Path]) -> None
         assert 0 < len(busy) < 8
         assert all("Try again in a moment. (busy, request " in text for text in busy)
         several = answered(call(url, "search", images=[base64_of(photographs["cat"])] * 4, query="a cat"))
-        assert all("score" in row for row in several["pictures"]), "one request fits into the smallest house"
+        assert len(several["results"]) == 4, "one request fits into the smallest house"
 
 
 def test_each_picture_is_counted_and_logged_once(damaged: Path, photographs: dict[str, Path], tmp_path: Path) -> None:
