@@ -19,17 +19,17 @@ from conftest import need, served
 from gradio_client import Client
 from playwright.sync_api import Browser, sync_playwright
 
+from clip_app.archives import MOST_UNPACKED
 from clip_app.batch import MOST_PICTURES
-from clip_app.embeddings_api import LONGEST, MOST_TEXTS
 from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN
-from clip_app.gradio_api import GradioApi
+from clip_app.gradio_api import CALLS_AT_ONCE, GradioApi
 from clip_app.labels import DEFAULT_TEMPLATE, MAX_LABEL_LENGTH, MAX_LABELS
 from clip_app.middleware.body_limit import JSON_LIMIT, MEGABYTE
 from clip_app.options import MAX_TOP_K, Options
 from clip_app.settings import Settings
 from clip_app.threads import IMAGES_PER_REQUEST
 
-NAMES = ("analyze", "classify", "explain", "status")
+NAMES = ("analyze", "classify", "analyze_batch", "search", "explain", "status")
 BIN = Path(sys.executable).parent
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "clip_app" / "examples"
@@ -118,6 +118,12 @@ def right(name: str, answer: dict[str, Any]) -> bool:
         return bool(answer["ready"])
     if name == "explain":
         return bool(answer["label"] == "cup of coffee" and max(map(max, answer["map"])) == 1)
+    if name == "search":
+        (found,) = answer["results"]
+        return (answer["done"], found["index"], found["relevant"]) == (1, 0, True)
+    if name == "analyze_batch":  # the example has a group and labels of its own
+        (row,) = answer["results"]
+        return [group["labels"][0]["label"] for group in row["groups"]] == ["cup of coffee"] * 2
     (group,) = answer["groups"]
     best = [score["label"] for score in group["labels"]]
     expected = {"analyze": ("objects", 3), "classify": ("labels", 2)}[name]
@@ -136,7 +142,7 @@ def test_the_views_python_runs_as_copied(info: dict[str, Any], tmp_path: Path, n
 @pytest.mark.parametrize("name", NAMES)
 def test_the_views_curl_runs_as_copied(info: dict[str, Any], tmp_path: Path, name: str, shell: str) -> None:
     stream = run(info[f"/{name}"]["code_snippets"]["bash"], tmp_path, shell)
-    event, _, data = stream.strip().partition("\n")
+    event, _, data = stream.strip().split("\n\n")[-1].partition("\n")  # the last of those that stream
     assert event == "event: complete"
     assert right(name, json.loads(data.removeprefix("data: "))[0])
 
@@ -263,6 +269,9 @@ def test_the_documents_code_runs_as_copied(
     if "/api/explain" in code:
         assert right("explain", result)
         return
+    if "/search" in code:
+        assert right("search", json.loads(answer))
+        return
     assert result["groups"][0]["labels"][0]["label"] == "cup of coffee"
 
 
@@ -284,8 +293,10 @@ def test_the_document_names_every_route_parameter_and_status(server: str) -> Non
     rows = [line.split(" | ")[0].strip("| `") for line in PAGE.splitlines() if line.startswith("|")]
     assert set(rows) >= {"image", *REST.options, *REST_EXPLAIN.options}
     for name in GradioApi.endpoints:
-        sent = "files" if ENDPOINTS[name].several else "image"
-        parameters = ", ".join(f"`{parameter}`" for parameter in (sent, *ENDPOINTS[name].options))
+        parameters = ", ".join(
+            f"`{parameter}`"
+            for parameter in ("files" if ENDPOINTS[name].several else "image", *ENDPOINTS[name].options)
+        )
         assert f"| `/{name}` | {parameters} |" in PAGE
 
 
@@ -296,7 +307,9 @@ def test_the_documents_limits_are_those_of_the_code() -> None:
         f"| bytes of one picture | {settings['max_upload_mb']} MB | `CLIP_APP_MAX_UPLOAD_MB` |",
         f"| {settings['max_pixels'] // 1_000_000} million | `CLIP_APP_MAX_PIXELS` |",
         f"| pictures in one REST request | {IMAGES_PER_REQUEST} |",
-        f"| pictures in one call of `/analyze_batch` or `/search` | {MOST_PICTURES:,} |",
+        f"| pictures in one call of `/analyze_batch` or `/search`, those in archives too | {MOST_PICTURES:,} |",
+        f"| bytes that the archives of one call unpack to | {MOST_UNPACKED // 10**9} GB, of each picture ",
+        f"| calls of `/analyze_batch` and `/search` at once; more wait in the queue | {CALLS_AT_ONCE} |",
         f"| {settings['queue_size']}; then 503 | `CLIP_APP_QUEUE_SIZE` |",
         f"| own labels | {MAX_LABELS:,}, of {MAX_LABEL_LENGTH} characters each; the template {MAX_LABEL_LENGTH} too |",
         f"| `top_k` | 1 to {MAX_TOP_K:,} |",

@@ -66,6 +66,14 @@ def test_the_endpoints_are_typed_and_documented(server: str) -> None:
     assert analyze["parameters"][0]["python_type"]["type"] == "filepath"
     assert set(analyze["returns"][0]["type"]["properties"]) == {"model", "image", "groups", "timings_ms", "embedding"}
     assert analyze["description"].startswith("Say what is in a picture")
+    batch = endpoints["/analyze_batch"]
+    assert [p["parameter_name"] for p in batch["parameters"]] == [
+        *("files", "groups", "labels", "template", "independent", "top_k")
+    ]
+    assert set(batch["returns"][0]["type"]["properties"]) == {"done", "total", "results"}
+    search = endpoints["/search"]
+    assert [p["parameter_name"] for p in search["parameters"]] == ["files", "query", "top_k"]
+    assert {"results", "errors", "duplicates"} < set(search["returns"][0]["type"]["properties"])
     explain = endpoints["/explain"]
     assert [p["parameter_name"] for p in explain["parameters"]] == ["image", "label"]
     assert set(explain["returns"][0]["type"]["properties"]) == {
