@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from clip_app.archives import MOST_UNPACKED
 from clip_app.batch import MOST_PICTURES
+from clip_app.embeddings_api import LONGEST, MOST_TEXTS
 from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN
 from clip_app.gradio_api import CALLS_AT_ONCE, GradioApi
 from clip_app.labels import DEFAULT_TEMPLATE, MAX_LABEL_LENGTH, MAX_LABELS
