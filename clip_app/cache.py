@@ -16,7 +16,7 @@ import socket
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 
 from clip_app.errors import HubError
-from clip_app.pins import DEFAULT_REVISIONS, Pin, Pins
+from clip_app.models import DEFAULT_REVISIONS
+from clip_app.pins import Pin, Pins
 
 if TYPE_CHECKING:
     from clip_app.checkpoint import Variant
@@ -39,6 +40,7 @@ __all__ = [
     "explain_file_error",
     "find_snapshot",
     "hash_file",
+    "repo_cache",
     "write_atomically",
 ]
 
@@ -85,10 +87,11 @@ def git_blob_hash(path: Path) -> str:
 
 @dataclass(frozen=True)
 class RepoCache:
-    """One repository's folder in the cache."""
+    """One repository's folder in the cache; ``part`` is the folder of the repository in which the checkpoint lies."""
 
     root: Path
     repo: str
+    part: str = ""
 
     @property
     def folder(self) -> Path:
@@ -109,9 +112,26 @@ class RepoCache:
         """The folder of a revision's files, links into the blobs."""
         return self.folder / "snapshots" / revision
 
+    def view(self, revision: str) -> Path:
+        """The folder of a revision's checkpoint: its files themselves, or links to those of a part and of the top."""
+        return self.artifacts / self._part / revision if self.part else self.snapshot(revision)
+
     def marker(self, revision: str) -> Path:
         """The file that says a revision is complete."""
-        return self.artifacts / f"{revision}.json"
+        return self.artifacts / self._part / f"{revision}.json"
+
+    @property
+    def _part(self) -> str:
+        return self.part.replace("/", "--")
+
+    def write_view(self, revision: str, names: Mapping[str, str]) -> None:
+        """Link the files of a part, as they are seen from it, with their names in the repository."""
+        view = self.view(revision)
+        for seen, name in names.items() if self.part else ():
+            link, target = view / seen, self.snapshot(revision) / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(os.path.relpath(target, link.parent))
 
     def read_marker(self, revision: str, variant: Variant = "float") -> dict[str, Pin] | None:
         """Return the files of a revision that is complete for a variant; None where it is not or a file is gone."""
@@ -152,7 +172,7 @@ class RepoCache:
 
         Where one variant's ONNX files were there already, both are.
         """
-        self.artifacts.mkdir(parents=True, exist_ok=True)
+        self.marker(revision).parent.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {"repo": self.repo, "revision": revision}
         if any(name.endswith(".onnx") for name in files):
             before = self.listed(revision) or {}
@@ -285,8 +305,17 @@ class Snapshot:
 
     @property
     def folder(self) -> Path:
-        """The folder that holds the files."""
-        return self.cache.snapshot(self.revision)
+        """The folder of the checkpoint."""
+        return self.cache.view(self.revision)
+
+    @property
+    def artifacts(self) -> Path:
+        """Where what is made of it is kept."""
+        return self.cache.marker(self.revision).parent
+
+    def path(self, name: str) -> Path:
+        """Where one of its files lies."""
+        return self.cache.snapshot(self.revision) / name
 
 
 def candidate_revisions(repo: str, revision: str | None) -> tuple[str, ...]:
@@ -294,10 +323,16 @@ def candidate_revisions(repo: str, revision: str | None) -> tuple[str, ...]:
     return (revision,) if revision else DEFAULT_REVISIONS.get(repo, ("main",))
 
 
-def find_snapshot(repo: str, revision: str | None, variant: Variant = "float") -> Snapshot | None:
+def repo_cache(model: str) -> RepoCache:
+    """Return the cache of a model's repository; after a colon the id may name the folder that the checkpoint is in."""
+    repo, _, part = model.partition(":")
+    return RepoCache(cache_root(), repo, part)
+
+
+def find_snapshot(model: str, revision: str | None, variant: Variant = "float") -> Snapshot | None:
     """Return the snapshot if its marker says complete for a variant; makes no request and writes nothing."""
-    cache = RepoCache(cache_root(), repo)
-    for candidate in candidate_revisions(repo, revision):
+    cache = repo_cache(model)
+    for candidate in candidate_revisions(cache.repo, revision):
         commit = candidate if COMMIT.fullmatch(candidate) else cache.read_ref(candidate)
         if commit and (files := cache.read_marker(commit, variant)) is not None:
             return Snapshot(cache, commit, files)

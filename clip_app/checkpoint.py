@@ -34,6 +34,7 @@ __all__ = [
     "read_preprocessing",
     "understood",
     "variant_of",
+    "within",
 ]
 
 Format = Literal["safetensors", "onnx"]
@@ -81,6 +82,18 @@ def list_files(folder: Path) -> list[str]:
     """Return the names of a folder's files, those of its ``onnx`` folder included."""
     paths = [*folder.glob("*"), *folder.glob("onnx/*")]
     return sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
+
+
+def within(names: Iterable[str], part: str) -> dict[str, str]:
+    """Return the names of a repository as they are seen from a folder of it, with what they are in the repository.
+
+    Small files that the folder lacks are those at the top.
+    """
+    if not part:
+        return {name: name for name in names}
+    names = list(names)
+    shared = {name: name for name in names if name in SHARED}
+    return shared | {name.removeprefix(f"{part}/"): name for name in names if name.startswith(f"{part}/")}
 
 
 def formats_in(names: Iterable[str]) -> tuple[Format, ...]:

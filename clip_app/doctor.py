@@ -158,7 +158,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             reason="offline",
         )
         return
-    wrong = [n for n, pin in snapshot.files.items() if hash_file(snapshot.folder / n) != pin]
+    wrong = [n for n, pin in snapshot.files.items() if hash_file(snapshot.path(n)) != pin]
     if wrong:
         fix = "Remove the marker in clip_app/ of the repository's folder, then run clip-app prefetch."
         yield Finding(

@@ -31,7 +31,7 @@ from clip_app.cache import (
     git_blob_hash,
     hash_file,
 )
-from clip_app.checkpoint import choose_files, list_files, missing_files, variant_of
+from clip_app.checkpoint import choose_files, list_files, missing_files, variant_of, within
 from clip_app.engines import preferred_format
 from clip_app.errors import CheckpointError, HubError, PinFileError, Reason, TLSConfigError
 from clip_app.pins import BUILT_IN, Pin, Pins, read_pins
@@ -76,6 +76,7 @@ class Hub:
         self._settings = settings
         self._deadline_seconds = deadline_seconds
         self._format, self._variant = preferred_format(settings), variant_of(settings.precision)
+        self._part = ""
         self._verified = True
         self._own_pins: Mapping[tuple[str, str], Pins] | None = None
 
@@ -92,6 +93,7 @@ class Hub:
         """
         if (snapshot := find_snapshot(repo, revision, self._variant)) is not None:
             return snapshot
+        repo, _, self._part = repo.partition(":")
         try:
             if _is_offline():
                 return self._accept_unmarked(repo, revision)
@@ -108,6 +110,7 @@ class Hub:
         Raises:
             HubError: it cannot be reached, is not trusted, or has no such repository.
         """
+        repo, _, self._part = repo.partition(":")
         self._use_client()
         candidate = candidate_revisions(repo, revision)[0]
         try:
@@ -130,7 +133,7 @@ class Hub:
         commit, listing = self._with_retries(
             lambda: self._list(repo, revision), repo, revision, deadline, preflight=True
         )
-        cache = RepoCache(cache_root(), repo)
+        cache = RepoCache(cache_root(), repo, self._part)
         with cache.lock(deadline):
             files: Pins | None = cache.read_marker(commit, self._variant)
             if files is None:  # else another process was faster
@@ -162,6 +165,8 @@ class Hub:
                     f"{self._expected(cache, commit)} and was removed. "
                     "Something on the way changes files: try another network, or check HF_ENDPOINT.",
                 )
+        seen = within(listing, self._part)
+        cache.write_view(commit, {name: seen[name] for name in self._wanted(seen)})
         cache.share()
         return cache.write_marker(commit, found, self._variant)
 
@@ -182,12 +187,12 @@ class Hub:
 
     def _accept_unmarked(self, repo: str, revision: str | None) -> Snapshot:
         """Offline and without a marker: take what matches the pins, else say what is missing."""
-        cache = RepoCache(cache_root(), repo)
+        cache = RepoCache(cache_root(), repo, self._part)
         commits = [
             cache.read_ref(name) or self._pinned_commit(repo, name) for name in candidate_revisions(repo, revision)
         ]
         commit = next((commit for commit in commits if cache.snapshot(commit).is_dir()), commits[0])
-        pins = self._chosen(self._pins(repo, commit)) or cache.listed(commit) or {}
+        pins = self._chosen(self._whole_pins(repo, commit)) or cache.listed(commit) or {}
         missing = cache.wrong_sizes(commit, pins)
         if cache.listed(commit) and self._variant not in cache.variants(commit):
             missing = [f"the {self._variant} ONNX files"]
@@ -196,7 +201,7 @@ class Hub:
         if pins and not missing:
             return Snapshot(cache, commit, pins)
         if not pins:
-            missing = missing_files(list_files(cache.snapshot(commit))) or ["the mark of a complete download"]
+            missing = missing_files(list_files(cache.view(commit))) or ["the mark of a complete download"]
         raise HubError(
             "offline",
             f"HF_HUB_OFFLINE is set, and the cache lacks {', '.join(missing)} of {repo}. "
@@ -209,12 +214,21 @@ class Hub:
                 self._own_pins = read_pins(self._settings.pins) if self._settings.pins else {}
             except PinFileError as error:
                 raise HubError("integrity", str(error)) from None
-        return self._own_pins.get((repo, commit)) or BUILT_IN.get((repo, commit)) or {}
+        return self._own_pins.get((self._model(repo), commit)) or BUILT_IN.get((repo, commit)) or {}
+
+    def _whole_pins(self, repo: str, commit: str) -> Pins:
+        """The pins where they are of a whole checkpoint: of some models only those of the weights are known."""
+        pins = self._pins(repo, commit)
+        return {} if missing_files(within(pins, self._part)) else pins
+
+    def _model(self, repo: str) -> str:
+        """The id that pins are kept under: those of one part of a repository are not those of another."""
+        return f"{repo}:{self._part}" if self._part else repo
 
     def _pinned_commit(self, repo: str, revision: str) -> str:
         """Return the commit that a branch was when its only pins were made; a commit is itself."""
         self._pins(repo, revision)
-        pinned = [commit for name, commit in self._own_pins or {} if name == repo]
+        pinned = [commit for name, commit in self._own_pins or {} if name == self._model(repo)]
         return revision if COMMIT.fullmatch(revision) or len(pinned) != 1 else pinned[0]
 
     # What talks to the Hub.
@@ -249,24 +263,28 @@ class Hub:
         commit = api.model_info(repo, revision=revision, timeout=TIMEOUT["read"]).sha or revision
         if not self._verified:  # nothing that came over this connection is believed, only the pins
             commit = self._pinned_commit(repo, revision)
-            pins = self._chosen(self._pins(repo, commit))
+            pins = self._chosen(self._whole_pins(repo, commit))
             return commit, {name: _Listed(pin.size, pin.sha256, "") for name, pin in pins.items()}
         listing = {
             entry.path: _Listed(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
             for entry in api.list_repo_tree(repo, recursive=True, revision=commit)
             if isinstance(entry, RepoFile)
         }
-        if missing := missing_files(listing):
+        if missing := missing_files(within(listing, self._part)):
             text = f"{repo} has no {', '.join(missing)} at this revision. Change CLIP_APP_REVISION or CLIP_APP_MODEL."
             raise HubError("not_found", text)
         return commit, self._chosen(listing)
 
     def _chosen(self, files: Mapping[str, T]) -> dict[str, T]:
         """The files of a repository that the settings need; all of them where they are no whole checkpoint."""
-        if missing_files(files):
-            return dict(files)
+        seen = within(files, self._part)
+        return {seen[name]: files[seen[name]] for name in self._wanted(seen)}
+
+    def _wanted(self, seen: Mapping[str, str]) -> list[str]:
+        if missing_files(seen):
+            return list(seen)
         try:
-            return {name: files[name] for name in choose_files(files, self._format, self._variant)}
+            return choose_files(seen, self._format, self._variant)
         except CheckpointError as error:
             raise HubError("not_found", error.message) from error
 
@@ -300,7 +318,7 @@ class Hub:
         _set_client(context)
 
     def _go_unverified(self, repo: str, revision: str) -> None:
-        if not self._pins(repo, self._pinned_commit(repo, revision)):
+        if not self._whole_pins(repo, self._pinned_commit(repo, revision)):
             raise HubError(
                 "tls",
                 f"The Hub's certificate is not trusted, and CLIP_APP_TLS_VERIFY=false needs pinned hashes of {repo} "

@@ -8,16 +8,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from clip_app.errors import PinFileError
+from clip_app.models import DEFAULT_REVISIONS
 
-__all__ = ["BUILT_IN", "DEFAULT_REVISIONS", "Pin", "Pins", "read_pins", "write_pins"]
+__all__ = ["BUILT_IN", "Pin", "Pins", "read_pins", "write_pins"]
 
 OPENAI_B32 = "openai/clip-vit-base-patch32"
 OPENAI_L14 = "openai/clip-vit-large-patch14"
-# Revisions that hold safetensors, in the order to try; the main of base-patch32 has only a pickle.
-DEFAULT_REVISIONS = {
-    OPENAI_B32: ("eaee4c876b93e66f7fac584b529025a96d71ad66", "c237dc49a33fc61debc9276459120b7eac67e7ef"),
-    OPENAI_L14: ("32bd64288804d66eefd0ccbe215aa642df71cc41",),
-}
+SIGLIP2_B16 = "google/siglip2-base-patch16-224"
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,13 @@ _L14_FILES = {
     "merges.txt": Pin(524619, "9fd691f7c8039210e0fced15865466c65820d09b63988b0174bfe25de299051a"),
     "special_tokens_map.json": Pin(389, "f8c0d6c39aee3f8431078ef6646567b0aba7f2246e9c54b8b99d55c22b707cbf"),
 }
-_FILES = {OPENAI_B32: _B32_FILES, OPENAI_L14: _L14_FILES}
+# As a public project pins it; what is beside the weights is taken as the Hub lists it at the commit.
+_SIGLIP2_B16_FILES = {
+    "model.safetensors": Pin(1500800904, "612923381c76ec5a9bed335d1c48827e3f2e506ac31b044b63b2031fadee6a0b"),
+}
+_FILES = {OPENAI_B32: _B32_FILES, OPENAI_L14: _L14_FILES, SIGLIP2_B16: _SIGLIP2_B16_FILES}
 BUILT_IN: Mapping[tuple[str, str], Pins] = {
-    (repo, revision): _FILES[repo] for repo, revisions in DEFAULT_REVISIONS.items() for revision in revisions
+    (repo, revision): files for repo, files in _FILES.items() for revision in DEFAULT_REVISIONS[repo]
 }
 
 

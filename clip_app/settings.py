@@ -14,6 +14,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, Validation
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from clip_app.errors import SettingsError
+from clip_app.models import full_id, nearest
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -37,7 +38,11 @@ class Settings(BaseSettings):
         env_prefix=PREFIX, frozen=True, populate_by_name=True, extra="ignore", env_ignore_empty=True
     )
 
-    model: str = Field(DEFAULT_MODEL, min_length=1, description="A Hub id, a local folder, or 'bundled'.")
+    model: str = Field(
+        DEFAULT_MODEL,
+        min_length=1,
+        description="A short name of clip-app models, a Hub id, a local folder, or 'bundled'.",
+    )
     revision: str | None = Field(None, description="The commit of the model; the default model's is pinned.")
     fallback: Literal["bundled", "none"] = Field(
         "bundled", description="What serves where the model cannot be had: 'bundled' or 'none'."
@@ -81,6 +86,17 @@ class Settings(BaseSettings):
     labels_dir: Path | None = Field(None, description="A folder of your own label groups.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="'text' or 'json'.")
+
+    @field_validator("model")
+    @classmethod
+    def _by_its_id(cls, value: str) -> str:
+        """A short name becomes the id behind it; without a slash nothing else is one but a folder that is there."""
+        model = full_id(value)
+        if "/" not in model and model != "bundled" and not Path(model).expanduser().is_dir():
+            near = nearest(value)
+            hint = f"did you mean {near}? " if near else ""
+            raise ValueError(f"{hint}clip-app models lists the short names; else give a Hub id or a folder")
+        return model
 
     @field_validator("engine")
     @classmethod

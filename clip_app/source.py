@@ -50,7 +50,8 @@ class Source:
 def local_folder(model: str) -> Path | None:
     """Return the folder that MODEL names, None where it is the id of a repository on the Hub."""
     folder = Path(model).expanduser()
-    return folder if folder.is_dir() or model.startswith(("/", ".", "~")) or model.count("/") > 1 else None
+    deep = model.partition(":")[0].count("/") > 1  # what follows a colon is a folder of the repository
+    return folder if folder.is_dir() or model.startswith(("/", ".", "~")) or deep else None
 
 
 def bundled_folder() -> Path:
@@ -125,7 +126,7 @@ def _hub_source(name: str, snapshot: Snapshot, *, verified: bool = True) -> Sour
         folder=snapshot.folder,
         name=name,
         revision=snapshot.revision,
-        artifacts=snapshot.cache.artifacts,
+        artifacts=snapshot.artifacts,
         snapshot=snapshot,
         verified=verified,
     )

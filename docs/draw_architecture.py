@@ -49,7 +49,7 @@ ROOMS = {
         "observation",
     ),
     "model and engines": ("model", "engines", "checkpoint", "tokenizer"),
-    "the Hub and its cache": ("source", "hub", "cache", "pins", "tls"),
+    "the Hub and its cache": ("source", "hub", "cache", "pins", "models", "tls"),
     "said by all": ("options", "labels", "endpoints", "results", "status", "signatures", "telemetry"),
     "the ground": ("settings", "errors", "machine"),
 }

@@ -75,6 +75,7 @@ PROCESSES = (
     "test_lock.py",
     "test_mcp.py",
     "test_metrics.py",
+    "test_models.py",
     "test_monitoring.py",
     "test_page.py",
     "test_page_manners.py",

@@ -6,15 +6,25 @@ from pathlib import Path
 import pytest
 
 from clip_app.errors import PinFileError
-from clip_app.pins import BUILT_IN, DEFAULT_REVISIONS, Pin, read_pins, write_pins
+from clip_app.models import DEFAULT_REVISIONS, MODELS
+from clip_app.pins import BUILT_IN, Pin, read_pins, write_pins
 from clip_app.settings import DEFAULT_MODEL
+
+
+TRUSTED = ("every file", "the weights")
 
 
 def test_the_built_in_pins_are_whole() -> None:
     assert DEFAULT_MODEL in DEFAULT_REVISIONS
-    for (_, revision), files in BUILT_IN.items():
+    trusted = {(row.id, row.revisions[0]): row.trust for row in MODELS.values() if row.trust in TRUSTED}
+    assert set(trusted) <= set(BUILT_IN)
+    for (repo, revision), files in BUILT_IN.items():
         assert re.fullmatch("[0-9a-f]{40}", revision)
-        assert {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= set(files)
+        whole = trusted.get((repo, revision)) != "the weights"
+        assert "model.safetensors" in files
+        assert not whole or {"config.json", "model.safetensors", "preprocessor_config.json", "tokenizer.json"} <= set(
+            files
+        )
         assert all(re.fullmatch("[0-9a-f]{64}", pin.sha256) and pin.size > 0 for pin in files.values())
 
 

@@ -507,6 +507,47 @@ def test_an_onnx_file_that_was_changed_on_the_way_is_refused(onnx: Machine) -> N
     assert ".onnx" in text
 
 
+@pytest.fixture
+def parts(onnx: Machine) -> Machine:
+    """A repository of two pairs, each in a folder with its config; the tokenizer is at the top for both."""
+    for part in ("s0", "s2"):
+        for name in ("onnx/vision_model.onnx", "onnx/text_model.onnx"):
+            onnx.hub.files[name.replace("onnx/", f"onnx/{part}/")] = onnx.hub.files[name]
+        for name in ("config.json", "preprocessor_config.json"):
+            onnx.hub.files[f"onnx/{part}/{name}"] = onnx.hub.files[name]
+    for name in ("config.json", "preprocessor_config.json"):
+        del onnx.hub.files[name]
+    onnx.env["CLIP_APP_MODEL"] = f"{onnx.hub.repo}:onnx/s0"
+    return onnx
+
+
+def test_a_checkpoint_in_a_folder_of_a_repository_is_one_by_itself(parts: Machine, tmp_path: Path) -> None:
+    code, text = parts.run(case="a checkpoint in a folder of a repository")
+    assert code == 0, text
+    assert {path.parent.name for path in parts.cache.snapshot(REVISION).rglob("*.onnx")} == {"s0"}
+    parts.hub.requests.clear()
+    photo = str(examples_folder() / "coffee.jpg")
+    code, text = parts.run("analyze", photo, "--labels", "a,b", "--format", "json", HF_HUB_OFFLINE="1")
+    assert (code, parts.hub.requests) == (0, []), text
+    assert json.loads(text)[0]["model"]["id"] == f"{parts.hub.repo}:onnx/s0"
+    other = {"CLIP_APP_MODEL": f"{parts.hub.repo}:onnx/s2"}
+    code, text = parts.run(HF_HUB_OFFLINE="1", **other)
+    assert code == 16, "the other folder is another model"
+    pins = tmp_path / "pins.json"
+    assert parts.run("prefetch", "--write-pins", str(pins), **other)[0] == 0
+    assert {path.parent.name for path in parts.cache.snapshot(REVISION).rglob("*.onnx")} == {"s0", "s2"}
+    (entry,) = json.loads(pins.read_text())
+    assert (entry["repo"], "onnx/s2/vision_model.onnx" in entry["files"]) == (other["CLIP_APP_MODEL"], True)
+    code, text = parts.run("doctor", **other)
+    assert code == 0, text
+
+
+def test_a_folder_that_the_repository_lacks_is_15(parts: Machine) -> None:
+    code, text = parts.run(CLIP_APP_MODEL=f"{parts.hub.repo}:onnx/s9", case="a folder that the repository lacks")
+    assert code == 15
+    assert "has no config.json" in text
+
+
 def test_pins_hold_for_onnx_files_too(onnx: Machine, tmp_path: Path) -> None:
     pins = tmp_path / "pins.json"
     assert onnx.run("prefetch", "--no-labels", "--write-pins", str(pins))[0] == 0

@@ -43,6 +43,7 @@ MODEL = (
 SETTINGS_OF = {
     "analyze": (*MODEL, "fallback", "max_upload_mb", "max_pixels", "decode", "labels_dir"),
     "prefetch": (*MODEL, "labels_dir", "log_format"),
+    "models": (),
 }
 
 
