@@ -29,8 +29,11 @@ def test_every_row_is_whole() -> None:
         assert re.fullmatch(r"[\w.-]+/[\w.-]+(:[\w/-]+)?", row.id)
         assert all(re.fullmatch("[0-9a-f]{40}", revision) or revision == "main" for revision in row.revisions)
         assert (row.trust == "first use") == (row.revisions == ("main",))
-        assert row.good_for and row.licence and row.source
-        assert row.accuracy is not None and 50 < row.accuracy < 90
+        assert row.good_for
+        assert row.licence
+        assert row.source
+        assert row.accuracy is not None
+        assert 50 < row.accuracy < 90
     assert set(measured()) <= {*MODELS, "bundled"}
     assert all(value > 0 for speed in measured().values() for value in speed.milliseconds.values())
 

@@ -10,7 +10,6 @@ from clip_app.models import DEFAULT_REVISIONS, MODELS
 from clip_app.pins import BUILT_IN, Pin, read_pins, write_pins
 from clip_app.settings import DEFAULT_MODEL
 
-
 TRUSTED = ("every file", "the weights")
 
 
