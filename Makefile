@@ -27,6 +27,7 @@ format: $(VENV)/.developed  ## Write the code in the one style
 bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peers, by turns; writes docs/performance.md
 	@$(BIN)/python benchmarks/bench.py
 	@$(BIN)/python benchmarks/decoding.py
+	@$(BIN)/python benchmarks/precisions.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
 	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py tests/test_models.py

@@ -12,6 +12,7 @@ __all__ = [
     "available_cpus",
     "cpu_limit",
     "has_bfloat16",
+    "has_fast_int8",
     "limit_allocator",
     "memory_free",
     "memory_limit",
@@ -79,11 +80,22 @@ def memory_free(root: Path = CGROUP, status: Path = Path("/proc/self/statm")) ->
 
 def has_bfloat16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Say whether the CPU computes in bfloat16 itself, which halves the time of an encoder."""
+    return bool(_flags(cpuinfo) & {"avx512_bf16", "amx_bf16"})
+
+
+def has_fast_int8(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Say whether 8-bit integers are multiplied faster than floats: AVX2 alone is slower with them.
+
+    What was measured is in docs/performance.md.
+    """
+    return bool(_flags(cpuinfo) & {"avx512_vnni", "avx_vnni", "amx_int8", "avx512bw", "asimddp"})
+
+
+def _flags(cpuinfo: Path) -> set[str]:
     try:
-        flags = cpuinfo.read_text(encoding="utf-8", errors="replace").split()
+        return set(cpuinfo.read_text(encoding="utf-8", errors="replace").split())
     except OSError:
-        return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+        return set()
 
 
 def release_mapped(path: Path, maps: Path = Path("/proc/self/maps")) -> int:

@@ -52,7 +52,7 @@ class Settings(BaseSettings):
         "auto", description="'auto', 'openvino', 'torch' or 'onnxruntime'."
     )
     precision: Literal["auto", "float32", "bfloat16", "int8"] = Field(
-        "auto", description="'auto' (bfloat16 where the CPU has it), 'float32', 'bfloat16' or 'int8'."
+        "auto", description="'auto' (the fastest that is accurate here), 'float32', 'bfloat16' or 'int8'."
     )
     threads: Literal["auto"] | Annotated[int, Field(ge=1, le=256)] = Field(
         "auto", description="Threads of the encoders; 'auto' takes the cgroup's CPU quota."

@@ -15,7 +15,8 @@ import pytest
 
 from clip_app.cache import hash_file
 from clip_app.checkpoint import variant_of
-from clip_app.engines.conversion import Agreement, ConversionStore, Converted, describe_conversion
+from clip_app.engines.agreement import Agreement
+from clip_app.engines.conversion import ConversionStore, Converted, describe_conversion
 from clip_app.errors import CheckpointError
 from clip_app.pins import Pin
 from clip_app.tokenizer import Padding
@@ -52,7 +53,7 @@ def test_one_conversion_serves_both_kinds_of_floats() -> None:
     assert [variant_of(precision) for precision in ("float32", "bfloat16", "int8")] == ["float", "float", "int8"]
 
 
-@pytest.mark.parametrize("agreement", [None, Agreement(8, 0.999, 0.99)])
+@pytest.mark.parametrize("agreement", [None, Agreement(8, 100, 0.999, 0.99, 1.0)])
 def test_a_conversion_is_read_as_it_was_written(converted: Converted, agreement: Agreement | None) -> None:
     written = dataclasses.replace(converted, agreement=agreement)
     written.write_marker()
@@ -92,10 +93,25 @@ def test_a_marker_of_another_form_is_none(converted: Converted, change: dict[str
 def test_a_conversion_is_told_by_its_size_and_how_well_int8_agrees(converted: Converted) -> None:
     files = {"image.bin": Pin(87_000_000, ""), "image.xml": Pin(500_000, "")}
     assert describe_conversion(dataclasses.replace(converted, files=files)) == "float, 87.5 MB"
-    agreement = Agreement(photographs=8, mean_cosine=0.99912, least_cosine=0.98765)
+    agreement = Agreement(photographs=8, pictures=100, mean_cosine=0.99912, least_cosine=0.98765, same_label=0.99)
     rounded = dataclasses.replace(converted, files=files, variant="int8", agreement=agreement)
-    assert describe_conversion(rounded).startswith("int8, 87.5 MB, cosine to float32 0.9991 on average and 0.9877 at")
-    assert describe_conversion(rounded).endswith("(8)")
+    assert describe_conversion(rounded).startswith("int8, 87.5 MB, same best label 99.0% (98% wanted), cosine to")
+    assert "0.9991 on average (0.995 wanted) and 0.9877 at least" in describe_conversion(rounded)
+    assert "100 pictures from 8 photographs" in describe_conversion(rounded)
+
+
+@pytest.mark.parametrize(("cosine", "same", "enough"), [(0.995, 0.98, True), (0.9949, 1.0, False), (1.0, 0.97, False)])
+def test_int8_serves_where_it_agrees_well_enough(
+    converted: Converted, cosine: float, same: float, enough: bool
+) -> None:
+    agreement = Agreement(photographs=8, pictures=100, mean_cosine=cosine, least_cosine=0.9, same_label=same)
+    assert agreement.enough == enough
+    converted.folder.rename(converted.folder.with_name("int8"))
+    made = dataclasses.replace(converted, folder=converted.folder.with_name("int8"), agreement=agreement)
+    made.write_marker()
+    store = ConversionStore(made.folder.parent)
+    assert store.find("int8") == made
+    assert store.serves("int8") == enough
 
 
 # Making one. A script stands for the process that converts, which takes seconds.

@@ -19,8 +19,8 @@ from huggingface_hub import constants
 
 from clip_app.cache import RepoCache, hash_file
 from clip_app.doctor import Finding, examine, exit_code
-from clip_app.engines.conversion import Agreement, Converted
-from clip_app.engines.openvino import conversions
+from clip_app.engines.agreement import Agreement
+from clip_app.engines.conversion import Converted, conversions
 from clip_app.machine import available_cpus
 from clip_app.settings import load_settings
 from clip_app.source import bundled_folder, folder_source
@@ -219,7 +219,7 @@ def converted() -> Converted:
         vocabulary=49408,
         padding=Padding(token=1),
         lower_case=False,
-        agreement=Agreement(8, 0.999, 0.99),
+        agreement=Agreement(8, 100, 0.999, 0.99, 1.0),
         files={"image.bin": hash_file(folder / "image.bin")},
     )
     made.write_marker()
@@ -234,7 +234,9 @@ def test_a_conversion_that_is_still_to_be_made_is_told() -> None:
 
 
 def test_a_conversion_is_hashed_again(converted: Converted) -> None:
-    assert look("engine")[1].text.startswith("converted: float, 0.0 MB, cosine to float32 0.9990")
+    assert look("engine")[1].text.startswith(
+        "converted: float, 0.0 MB, same best label 100.0% (98% wanted), cosine to float32 0.9990"
+    )
     flip(converted.folder / "image.bin")
     (finding,) = look("engine")[1:]
     assert (finding.level, finding.reason) == ("bad", "integrity")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from transformers import AutoTokenizer
 
 from clip_app.checkpoint import Variant
 from clip_app.engines import Choice, Precision, candidates, convert
+from clip_app.engines.agreement import Agreement
 from clip_app.engines.conversion import ConversionStore, Converted
 from clip_app.engines.openvino import open_converted
 from clip_app.errors import CheckpointError
@@ -142,6 +144,8 @@ def test_int8_says_how_well_it_agrees_and_does_so(tmp_path: Path, photographs: d
     converted = ConversionStore(tmp_path / "openvino" / "test").make(small_checkpoint(), "int8", examples_folder())
     assert converted.agreement is not None
     assert converted.agreement.photographs == 2, "one example in four is held out"
+    assert converted.agreement.pictures == 100
+    assert 0 < converted.agreement.same_label <= 1
     assert 0.95 < converted.agreement.least_cosine <= converted.agreement.mean_cosine < 1
     reference, model = open_both(small_checkpoint(), converted, "int8")
     assert model.info.precision == "int8"
@@ -160,6 +164,45 @@ def test_a_damaged_checkpoint_is_named_by_who_converts_it(tmp_path: Path) -> Non
     with pytest.raises(CheckpointError, match=r"cannot be read: .* Fetch it again"):
         convert_here(folder, tmp_path)
     assert list((tmp_path / "openvino" / "test" / "float").iterdir()) == []
+
+
+@pytest.fixture
+def rounded(converted: Converted, tmp_path: Path) -> tuple[Source, ConversionStore]:
+    """A conversion that is said to be int8, and its checkpoint."""
+    store = ConversionStore(tmp_path / "openvino" / "test")
+    shutil.copytree(converted.folder, store.folder / "int8")
+    source = Source(folder=small_checkpoint(), name="test", revision="test", artifacts=tmp_path)
+    return source, store
+
+
+def agree(store: ConversionStore, same_label: float) -> None:
+    made = store.find("int8") or Converted.read(store.folder / "int8")
+    assert made is not None
+    agreement = Agreement(photographs=5, pictures=100, mean_cosine=0.999, least_cosine=0.99, same_label=same_label)
+    dataclasses.replace(made, variant="int8", agreement=agreement).write_marker()
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["a CPU fast in int8", "a CPU that is not"])
+def test_auto_takes_int8_where_it_is_there_agrees_and_is_fast(
+    rounded: tuple[Source, ConversionStore], monkeypatch: pytest.MonkeyPatch, fast: bool
+) -> None:
+    source, store = rounded
+    monkeypatch.setattr("clip_app.engines.has_fast_int8", lambda: fast)
+    agree(store, 0.99)
+    assert (candidates(load_settings(), source)[0].precision == "int8") == fast
+    agree(store, 0.97)
+    assert candidates(load_settings(), source)[0].precision != "int8"
+    shutil.rmtree(store.folder)
+    assert candidates(load_settings(), source)[0].precision != "int8"
+
+
+def test_int8_that_agrees_too_little_is_refused_with_its_figures(rounded: tuple[Source, ConversionStore]) -> None:
+    source, store = rounded
+    agree(store, 0.97)
+    with pytest.raises(CheckpointError, match=r"same best label 97\.0% \(98% wanted\).*--photographs FOLDER"):
+        load_model(source, Choice("openvino", "int8"))
+    agree(store, 0.98)
+    assert load_model(source, Choice("openvino", "int8")).info.precision == "int8"
 
 
 def test_int8_without_photographs_says_what_it_needs(tmp_path: Path) -> None:

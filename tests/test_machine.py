@@ -11,6 +11,7 @@ from clip_app.machine import (
     available_cpus,
     cpu_limit,
     has_bfloat16,
+    has_fast_int8,
     limit_allocator,
     memory_free,
     memory_limit,
@@ -64,6 +65,15 @@ def test_bfloat16_is_read_from_the_flags_of_the_cpu(tmp_path: Path, flags: str, 
     (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
     assert has_bfloat16(tmp_path / "cpuinfo") is expected
     assert not has_bfloat16(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"), [("fpu avx2", False), ("avx2 avx_vnni", True), ("avx512bw", True), ("fp asimddp", True)]
+)
+def test_fast_int8_is_read_from_the_flags_of_the_cpu(tmp_path: Path, flags: str, expected: bool) -> None:
+    (tmp_path / "cpuinfo").write_text(f"flags\t\t: {flags}\n")
+    assert has_fast_int8(tmp_path / "cpuinfo") is expected
+    assert not has_fast_int8(tmp_path / "nothing")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="there is no /proc here")

@@ -20,14 +20,19 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clip_app.cache import write_atomically
 from clip_app.checkpoint import Variant
+from clip_app.engines.agreement import Agreement
 from clip_app.errors import CheckpointError
 from clip_app.pins import Pin, Pins
 from clip_app.tokenizer import Padding
 
-__all__ = ["Agreement", "ConversionStore", "Converted", "describe_conversion"]
+if TYPE_CHECKING:
+    from clip_app.source import Source
+
+__all__ = ["ConversionStore", "Converted", "conversions", "describe_conversion"]
 
 logger = logging.getLogger("clip_app")
 
@@ -39,15 +44,6 @@ LARGEST_GROWTH = 2
 STALE_SECONDS = 3600
 CONVERTER = "clip_app.engines.convert"
 UNUSABLE = 3  # the converting process's exit code where its last line says what to do
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How close int8 image embeddings are to float32's: cosines over photographs it was not calibrated on."""
-
-    photographs: int
-    mean_cosine: float
-    least_cosine: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +87,8 @@ def describe_conversion(converted: Converted) -> str:
     """Say in a few words what a conversion is, and how well int8 agrees with float32."""
     size = sum(pin.size for pin in converted.files.values())
     words = f"{converted.variant}, {size / 1e6:.1f} MB"
-    if (found := converted.agreement) is not None:
-        words += (
-            f", cosine to float32 {found.mean_cosine:.4f} on average and {found.least_cosine:.4f} at least "
-            f"over photographs it was not calibrated on ({found.photographs})"
-        )
+    if converted.agreement is not None:
+        words += f", {converted.agreement.told()}"
     return words
 
 
@@ -104,6 +97,11 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return -1
+
+
+def conversions(source: Source) -> ConversionStore:
+    """What was converted from a checkpoint."""
+    return ConversionStore(source.artifacts / "openvino" / source.revision)
 
 
 @dataclass(frozen=True)
@@ -115,6 +113,11 @@ class ConversionStore:
     def find(self, variant: Variant) -> Converted | None:
         """Return a complete conversion; writes nothing."""
         return Converted.read(self.folder / variant)
+
+    def serves(self, variant: Variant) -> bool:
+        """Say whether there is a complete conversion that is good enough to serve."""
+        found = self.find(variant)
+        return found is not None and (found.agreement is None or found.agreement.enough)
 
     def make(self, checkpoint: Path, variant: Variant, photographs: Path) -> Converted:
         """Convert a checkpoint in another process, int8 calibrated on a folder of photographs.
@@ -140,7 +143,7 @@ class ConversionStore:
         try:
             _convert_elsewhere(checkpoint, target, variant, photographs)
             final = self.folder / variant
-            if Converted.read(final) is None:
+            if not self.serves(variant):
                 shutil.rmtree(final, ignore_errors=True)
                 with suppress(OSError):  # somebody else was faster after all
                     target.rename(final)

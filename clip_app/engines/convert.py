@@ -15,18 +15,24 @@ from pathlib import Path
 # Without it, OpenVINO's tools report nothing over the network.
 sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
+import numpy as np
 import openvino
 import torch
 from torch.nn import functional as F
 
 from clip_app.cache import hash_file
 from clip_app.checkpoint import Variant, check_folder, read_preprocessing
+from clip_app.engines import Embeddings
 from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, UNUSABLE, Converted
 from clip_app.engines.photographs import read_photographs
 from clip_app.engines.torch import TorchEncoders, open_checkpoint
 from clip_app.errors import CheckpointError
+from clip_app.labels import fill, load_groups, preset_folder
+from clip_app.tokenizer import Tokenizer
 
 __all__ = ["main"]
+
+TEXTS = 32  # at once
 
 
 def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) -> None:
@@ -44,7 +50,7 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
         # nncf is an extra, and takes seconds to import.
         from clip_app.engines.quantization import quantize  # noqa: PLC0415
 
-        agreement = quantize(target / IMAGE, preprocessing, pictures)
+        agreement = quantize(target / IMAGE, preprocessing, pictures, _labels(encoders, tokenizer))
     names = [path.name for path in target.iterdir()]
     Converted(
         folder=target,
@@ -57,6 +63,16 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
         agreement=agreement,
         files={name: hash_file(target / name) for name in sorted(names)},
     ).write_marker()
+
+
+def _labels(encoders: TorchEncoders, tokenizer: Tokenizer) -> Embeddings:
+    """Embed the labels by which int8 is compared: the objects, unit embeddings [L, D]."""
+    group = load_groups(preset_folder())["objects"]
+    prompts = [fill(group.templates[0], label) for label in group.labels]
+    starts = range(0, len(prompts), TEXTS)
+    return np.concatenate(
+        [encoders.encode_tokens(tokenizer.pad(tokenizer.encode(prompts[i : i + TEXTS]))) for i in starts]
+    )
 
 
 def _save_encoders(

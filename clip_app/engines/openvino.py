@@ -22,8 +22,8 @@ from clip_app.engines.conversion import (
     IMAGE,
     TEXT,
     TOKENIZER,
-    ConversionStore,
     Converted,
+    conversions,
     describe_conversion,
 )
 from clip_app.engines.onnx_pair import Port, describe_pair, open_pair, unusable_file
@@ -35,7 +35,6 @@ from clip_app.tokenizer import Tokenizer, Tokens
 
 __all__ = [
     "OpenVINOEncoders",
-    "conversions",
     "findings",
     "has_device",
     "is_prepared",
@@ -138,11 +137,6 @@ def has_device(device: Device) -> bool:
     return device == "cpu"
 
 
-def conversions(source: Source) -> ConversionStore:
-    """What was converted from a checkpoint."""
-    return ConversionStore(source.artifacts / "openvino" / source.revision)
-
-
 def _serves_onnx(source: Source, precision: Precision) -> bool:
     """A checkpoint in both formats is served as it is, where it has the files for the precision."""
     pair = find_pair(list_files(source.folder), variant_of(precision))
@@ -151,7 +145,7 @@ def _serves_onnx(source: Source, precision: Precision) -> bool:
 
 def is_prepared(source: Source, precision: Precision) -> bool:
     """Say whether the checkpoint was converted already, or needs not be."""
-    return _serves_onnx(source, precision) or conversions(source).find(variant_of(precision)) is not None
+    return _serves_onnx(source, precision) or conversions(source).serves(variant_of(precision))
 
 
 def prepare(source: Source, precision: Precision, photographs: Path | None) -> str | None:
@@ -166,7 +160,8 @@ def prepare(source: Source, precision: Precision, photographs: Path | None) -> s
     if _serves_onnx(source, precision):
         return None
     store, variant = conversions(source), variant_of(precision)
-    if (found := store.find(variant)) is None:
+    found = store.find(variant)
+    if found is None or (photographs is not None and not store.serves(variant)):
         try:
             found = _convert(source, precision, photographs or examples_folder())
         except OSError as error:
@@ -175,7 +170,16 @@ def prepare(source: Source, precision: Precision, photographs: Path | None) -> s
             reason = error.strerror or type(error).__name__
             text = f"The converted model cannot be kept: {reason}. Check the folder of HF_HOME."
             raise CheckpointError(text) from error
+    _check_agreement(found)
     return f"converted for OpenVINO: {describe_conversion(found)}"
+
+
+def _check_agreement(found: Converted) -> None:
+    if found.agreement is not None and not found.agreement.enough:
+        raise CheckpointError(
+            f"int8 agrees too little with the model to serve: {found.agreement.told()}. Give a few hundred photographs "
+            "of your own kind with --photographs FOLDER, or set CLIP_APP_PRECISION=auto."
+        )
 
 
 def _convert(source: Source, precision: Precision, photographs: Path) -> Converted:
@@ -184,7 +188,8 @@ def _convert(source: Source, precision: Precision, photographs: Path) -> Convert
         return store.make(source.folder, variant, photographs)
     cache = source.snapshot.cache
     with cache.lock(time.monotonic() + CONVERSION_SECONDS):
-        converted = store.find(variant) or store.make(source.folder, variant, photographs)
+        serves = store.find(variant) if store.serves(variant) else None  # another process was faster
+        converted = serves or store.make(source.folder, variant, photographs)
         cache.share()
     return converted
 
@@ -201,6 +206,7 @@ def open_encoders(source: Source, choice: Choice, threads: int | None) -> tuple[
     converted = conversions(source).find(variant_of(choice.precision))
     if converted is None:
         raise CheckpointError("The model is not converted for OpenVINO. Run clip-app prefetch.")
+    _check_agreement(converted)
     return open_converted(converted, precision=choice.precision, threads=threads)
 
 
@@ -269,6 +275,9 @@ def findings(source: Source | None, choice: Choice) -> Iterator[EngineFinding]:
         text = f"{', '.join(wrong)} of the converted model: not the bytes that were written"
         fix = f"Remove the folder {converted.folder}, then run clip-app prefetch."
         yield EngineFinding("bad", text, fix, integrity=True)
+    elif converted.agreement is not None and not converted.agreement.enough:
+        text = f"int8 is not accepted: {converted.agreement.told()}"
+        yield EngineFinding("bad", text, "Run clip-app prefetch --photographs FOLDER, or CLIP_APP_PRECISION=auto.")
     else:
         yield EngineFinding("ok", f"converted: {describe_conversion(converted)}, hashed again")
 

@@ -11,30 +11,35 @@ import numpy as np
 import openvino
 from PIL import Image
 
-from clip_app.engines.conversion import Agreement
+from clip_app.engines import Embeddings
+from clip_app.engines.agreement import Agreement
 from clip_app.preprocessing import Pixels, Preprocessing
 
 __all__ = ["quantize"]
 
 HELD_OUT = 4
 CROPS = 128
+COMPARED = 100  # pictures at least, so that one in a hundred can be seen
 SMALLEST_CROP = 0.4
 
 
-def quantize(path: Path, preprocessing: Preprocessing, pictures: list[Image.Image]) -> Agreement:
+def quantize(path: Path, preprocessing: Preprocessing, pictures: list[Image.Image], labels: Embeddings) -> Agreement:
     """Replace a saved image encoder by its int8 form, and say how well the two agree.
 
     Weights and activations are quantised after training (NNCF, the transformer preset) on
-    random crops of three photographs in four; the agreement is measured on the others.
+    random crops of three photographs in four; the agreement is measured on the others, whole
+    and cropped. ``labels`` are unit text embeddings, shape [L, D].
     """
     held_out = pictures[::HELD_OUT]
-    crops = [preprocessing(crop)[None] for crop in _crops([p for i, p in enumerate(pictures) if i % HELD_OUT])]
+    crops = [preprocessing(crop)[None] for crop in _crops([p for i, p in enumerate(pictures) if i % HELD_OUT], CROPS)]
     core = openvino.Core()
     encoder = core.read_model(path)
     quantized = nncf.quantize(
         encoder, nncf.Dataset(crops), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(crops)
     )
-    agreement = _agreement(core, encoder, quantized, [preprocessing(picture)[None] for picture in held_out])
+    compared = [*held_out, *_crops(held_out, max(0, COMPARED - len(held_out)))]
+    pixels = [preprocessing(picture)[None] for picture in compared]
+    agreement = _agreement(core, encoder, quantized, pixels, labels, photographs=len(held_out))
     beside = path.with_name("quantized.xml")
     openvino.save_model(quantized, beside, compress_to_fp16=False)
     del encoder  # it maps the file that goes now
@@ -43,18 +48,30 @@ def quantize(path: Path, preprocessing: Preprocessing, pictures: list[Image.Imag
     return agreement
 
 
-def _agreement(core: Any, encoder: Any, quantized: Any, pictures: list[Pixels]) -> Agreement:
+def _agreement(
+    core: Any, encoder: Any, quantized: Any, pictures: list[Pixels], labels: Embeddings, *, photographs: int
+) -> Agreement:
     exact, rounded = (
-        core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for model in (encoder, quantized)
+        np.concatenate([compiled(pixels)[0] for pixels in pictures])
+        for compiled in (
+            core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for model in (encoder, quantized)
+        )
     )
-    cosines = [float((exact(pixels)[0] * rounded(pixels)[0]).sum()) for pixels in pictures]
-    return Agreement(len(pictures), round(float(np.mean(cosines)), 6), round(min(cosines), 6))
+    cosines = (exact * rounded).sum(1)
+    same = (exact @ labels.T).argmax(1) == (rounded @ labels.T).argmax(1)
+    return Agreement(
+        photographs=photographs,
+        pictures=len(pictures),
+        mean_cosine=round(float(cosines.mean()), 6),
+        least_cosine=round(float(cosines.min()), 6),
+        same_label=round(float(same.mean()), 4),
+    )
 
 
-def _crops(pictures: list[Image.Image]) -> Iterator[Image.Image]:
+def _crops(pictures: list[Image.Image], count: int) -> Iterator[Image.Image]:
     """Cut squares of many sizes out of the pictures in turn, the same ones every time."""
     random = np.random.default_rng(0)
-    for i in range(max(CROPS, len(pictures))):
+    for i in range(max(count, len(pictures)) if count else 0):
         picture = pictures[i % len(pictures)]
         side = int(random.uniform(SMALLEST_CROP, 1) * min(picture.size))
         left, top = (int(random.integers(0, edge - side + 1)) for edge in picture.size)

@@ -27,13 +27,19 @@ export function start(element, props, watch) {
 }
 
 function describe(status, speed) {
-  const model = status.model && (status.model.id.split("/").at(-1) ?? status.model.id);
+  const model = status.model && named(status.model);
   if (status.phase === "failed") return ["bad", text("ca.state.failed")];
   if (!status.ready) return ["busy", [text(`ca.state.${status.phase.split(" ")[0]}`), ...progress(status, speed)].join(" · ")];
   if (!status.verified) return ["warn", text("ca.state.unverified")];
   if (status.model.bundled) return ["warn", text("ca.state.bundled")];
   if (status.left_out.length) return ["good", text("ca.state.slower", { model, engine: status.model.engine })];
   return ["good", text("ca.state.ready", { model })];
+}
+
+// Without who made it, with the folder of the repository where that tells models apart; and int8, which is not exact.
+function named({ id, precision }) {
+  const [repo, part] = id.split(":");
+  return [repo.split("/").at(-1), part?.split("/").at(-1), precision === "int8" && "int8"].filter(Boolean).join(" ");
 }
 
 function progress(status, speed) {
