@@ -30,8 +30,9 @@ BATCH, SIZE = 8, 2048
 ROUNDS, SECONDS = 7, 0.4
 SETS = {
     "as it is": {},
-    "held to VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
-    "held to AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
+    "AVX512 with VNNI": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"},
+    "AVX512": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE"},
+    "AVX2": {"ONEDNN_MAX_CPU_ISA": "AVX2"},
 }
 HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
 PATIENCE = 420  # seconds, for one set of instructions
