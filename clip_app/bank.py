@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import threading
@@ -18,8 +19,13 @@ from safetensors.numpy import load, save
 
 from clip_app.cache import write_atomically
 from clip_app.engines import Embeddings
+from clip_app.errors import ClipAppError
+from clip_app.example_pictures import MOST_BYTES, Example
+from clip_app.few_shot import mixed
+from clip_app.images import decode
 from clip_app.labels import REQUEST_GROUP, LabelGroup, fill
 from clip_app.model import Model
+from clip_app.source import examples_folder
 from clip_app.telemetry import LABEL_CACHE
 
 __all__ = ["LabelBank", "LabelStore"]
@@ -27,6 +33,7 @@ __all__ = ["LabelBank", "LabelStore"]
 logger = logging.getLogger("clip_app")
 
 CHUNK = 32
+MOST_PIXELS = 200_000_000  # of an example
 READ = 32  # requests' groups whose tokens are remembered
 MOST_WARNINGS = 20
 SHORT = 40  # letters of a label in a warning
@@ -76,6 +83,7 @@ class LabelBank:
         self._capacity = capacity
         self._latest: OrderedDict[LabelGroup, tuple[Embeddings, Embeddings]] = OrderedDict()
         self._as_read = lru_cache(READ)(self._read)  # the same labels come with every picture of a batch
+        self._pictures: dict[str, Example] = {}
         self._lock = threading.Lock()
         self._computing = threading.Lock()
 
@@ -133,16 +141,35 @@ class LabelBank:
         """
         if group in self._presets:
             return
-        labels, neutral = _label_keys(group), _neutral_keys(group)
-        missing = [key for key in labels + neutral if key not in self._stored]
-        LABEL_CACHE.labels("hit").inc(len(labels) + len(neutral) - len(missing))
+        labels, neutral, pictures = _label_keys(group), _neutral_keys(group), self._picture_keys(group)
+        wanted = list(dict.fromkeys(labels + neutral + pictures))
+        missing = [key for key in wanted if key not in self._stored]
+        LABEL_CACHE.labels("hit").inc(len(wanted) - len(missing))
         for start in range(0, len(missing), CHUNK):
             self._embed_missing(missing[start : start + CHUNK])
             yield min(1.0, (start + CHUNK) / len(missing))
-        if missing and self._store:
-            self._store.add({key: self._stored[key] for key in missing})
+        if missing and self._store:  # a picture that could not be read may be readable another day
+            self._store.add({key: row for key in missing if (row := self._stored[key]).any()})
         label_rows, neutral_rows = (np.stack([self._stored[key] for key in keys]) for keys in (labels, neutral))
+        if group.examples:
+            label_rows = self._with_pictures(group, label_rows, neutral_rows)
         self._presets[group] = label_rows, neutral_rows
+
+    def _picture_keys(self, group: LabelGroup) -> list[Key]:
+        """The keys of a group's examples, and of the pictures of anything that they are told apart from."""
+        if not group.examples:
+            return []
+        for example in (*group.examples, *_background()):
+            self._pictures[example.sha256] = example
+        return [((), example.sha256) for example in (*group.examples, *_background())]
+
+    def _with_pictures(self, group: LabelGroup, labels: Embeddings, neutral: Embeddings) -> Embeddings:
+        rows = {label: [np.empty((0, labels.shape[1]), np.float32)] for label in group.labels}
+        for example in group.examples:
+            if (row := self._stored[(), example.sha256]).any():
+                rows[example.label].append(row[None])
+        background = np.stack([self._stored[(), example.sha256] for example in _background()])
+        return mixed(labels, [np.concatenate(rows[label]) for label in group.labels], neutral, background)
 
     def _embed_missing(self, keys: Sequence[Key]) -> None:
         with self._computing:
@@ -190,13 +217,41 @@ class LabelBank:
         return found
 
     def _compute(self, keys: Sequence[Key]) -> Embeddings:
+        """Embed texts and pictures; a picture that cannot be read is zeros."""
         LABEL_CACHE.labels("miss").inc(len(keys))
+        texts = [key for key in keys if key[0]]
+        rows = dict(zip(texts, self._compute_texts(texts), strict=True)) if texts else {}
+        rows |= {key: self._see(self._pictures[key[1]]) for key in keys if not key[0]}
+        length = max(len(row) for row in rows.values())
+        return np.stack([row if len(row := rows[key]) else np.zeros(length, np.float32) for key in keys])
+
+    def _see(self, example: Example) -> Vector:
+        preprocessing = self._model.preprocessing
+        try:
+            decoded = decode(
+                example.path.read_bytes(), max_bytes=MOST_BYTES, max_pixels=MOST_PIXELS, target=preprocessing.target
+            )
+        except (ClipAppError, OSError) as error:
+            message = error.message if isinstance(error, ClipAppError) else error.strerror
+            logger.warning("the example %s of %r is left out: %s", example.path.name, example.label, message)
+            return np.empty(0, np.float32)
+        row: Vector = self._model.encode_images(preprocessing(decoded.image)[None])[0]
+        return row
+
+    def _compute_texts(self, keys: Sequence[Key]) -> Embeddings:
         prompts = [fill(template, label) for templates, label in keys for template in templates]
         embeddings = self._model.encode_texts(prompts)
         starts = np.cumsum([0] + [len(templates) for templates, _ in keys[:-1]])
         means = np.add.reduceat(embeddings, starts, axis=0)
         unit: Embeddings = means / np.linalg.norm(means, axis=1, keepdims=True)
         return unit
+
+
+@lru_cache(1)
+def _background() -> tuple[Example, ...]:
+    """The photographs of the package, for pictures of anything."""
+    paths = sorted(examples_folder().glob("*.jpg"))
+    return tuple(Example("", hashlib.sha256(path.read_bytes()).hexdigest(), path) for path in paths)
 
 
 def _short(label: str) -> str:

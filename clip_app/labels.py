@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip_app.errors import BadOption, LabelFileError
+from clip_app.example_pictures import Example, find_examples
 
 __all__ = [
     "DEFAULT_NEUTRAL",
@@ -23,6 +24,7 @@ __all__ = [
     "read_labels",
     "request_group",
     "split_labels",
+    "with_examples",
 ]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
@@ -44,13 +46,14 @@ HEADER = re.compile(r"(title|template|neutral):\s*(.*)")
 
 @dataclass(frozen=True, kw_only=True)
 class LabelGroup:
-    """Labels that are scored against each other and against prompts that name nothing."""
+    """Labels that are scored against each other and against prompts that name nothing; some with pictures."""
 
     name: str
     title: str
     labels: tuple[str, ...]
     templates: tuple[str, ...] = (DEFAULT_TEMPLATE,)
     neutral: tuple[str, ...] = DEFAULT_NEUTRAL
+    examples: tuple[Example, ...] = ()
 
 
 def preset_folder() -> Path:
@@ -59,10 +62,12 @@ def preset_folder() -> Path:
 
 
 def load_groups(*folders: Path) -> dict[str, LabelGroup]:
-    """Read every ``*.txt`` of the folders, a later one replacing a group of the same name.
+    """Read every ``*.txt`` of the folders, a later one replacing a group of the same name, with its pictures.
+
+    The pictures of ``NAME.txt`` are in ``NAME/LABEL/``; a group may have pictures alone.
 
     Raises:
-        LabelFileError: a file has no labels, a label twice, or a template without {}.
+        LabelFileError: a file has no labels, a label twice, or a template without {}; a picture cannot be used.
     """
     groups = {}
     for folder in folders:
@@ -72,7 +77,30 @@ def load_groups(*folders: Path) -> dict[str, LabelGroup]:
             except (OSError, UnicodeDecodeError):
                 raise LabelFileError(f"{path.name}: it cannot be read as UTF-8 text") from None
             groups[path.stem] = parse_group(path.stem, text)
+        for pictures in sorted(folder.iterdir()):
+            if pictures.is_dir() and not pictures.name.startswith((".", "_")):
+                groups[pictures.name] = with_examples(groups.get(pictures.name), pictures, root=folder)
     return groups
+
+
+def with_examples(words: LabelGroup | None, folder: Path, *, root: Path, name: str | None = None) -> LabelGroup:
+    """Add the pictures of a folder to a group; without one, make it of them: the folders' names are its labels.
+
+    Raises:
+        LabelFileError: there is none, or one cannot be used.
+    """
+    name = name or folder.name
+    found = find_examples(folder, root, name)
+    if not found:
+        raise LabelFileError(f"{name}: there is no folder of pictures in it. Make one for each label")
+    if words is None:
+        _check_name(name, f"the folder {name}")
+        words = LabelGroup(name=name, title=name.capitalize(), labels=())
+    spelt = {label.casefold(): label for label in words.labels}
+    for example in found:
+        spelt.setdefault(example.label.casefold(), example.label)
+    examples = tuple(replace(example, label=spelt[example.label.casefold()]) for example in found)
+    return replace(words, labels=tuple(spelt.values()), examples=examples)
 
 
 def _reading_order(path: Path) -> tuple[int, str]:
@@ -82,10 +110,7 @@ def _reading_order(path: Path) -> tuple[int, str]:
 
 def parse_group(name: str, text: str) -> LabelGroup:
     """Parse a label file: comments, ``title:``, ``template:`` and ``neutral:`` lines, then labels."""
-    if not GROUP_NAME.fullmatch(name):
-        raise LabelFileError(f"{name}.txt: name the file in lower-case letters, digits, - and _")
-    if name == REQUEST_GROUP:
-        raise LabelFileError(f"{name}.txt: a request's own labels have this name; choose another")
+    _check_name(name, f"{name}.txt")
     headers: dict[str, list[str]] = {"title": [], "template": [], "neutral": []}
     labels: dict[str, None] = {}
     for number, line in enumerate(map(str.strip, text.splitlines()), 1):
@@ -108,6 +133,13 @@ def parse_group(name: str, text: str) -> LabelGroup:
         templates=tuple(headers["template"]) or (DEFAULT_TEMPLATE,),
         neutral=tuple(headers["neutral"]) or DEFAULT_NEUTRAL,
     )
+
+
+def _check_name(name: str, file: str) -> None:
+    if not GROUP_NAME.fullmatch(name):
+        raise LabelFileError(f"{file}: name it in lower-case letters, digits, - and _")
+    if name == REQUEST_GROUP:
+        raise LabelFileError(f"{file}: a request's own labels have this name; choose another")
 
 
 def split_labels(text: str) -> tuple[str, ...]:

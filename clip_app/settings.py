@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     )
     queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
     max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")
-    labels_dir: Path | None = Field(None, description="A folder of your own label groups.")
+    labels_dir: Path | None = Field(None, description="A folder of your own label groups: words, pictures or both.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="'text' or 'json'.")
 

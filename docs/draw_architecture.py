@@ -31,7 +31,7 @@ ROOMS = {
     ),
     "many, and where": ("search", "batch", "archives", "explainer", "contrast", "heatmaps", "overlay"),
     "the server": ("server", "middleware", "mcp_route", "threads", "loading", "gradio_routes", "log"),
-    "what serves": ("serving", "bank"),
+    "what serves": ("serving", "bank", "few_shot"),
     "the way of one image": (
         "analyzer",
         "intake",
@@ -50,7 +50,16 @@ ROOMS = {
     ),
     "model and engines": ("model", "engines", "checkpoint", "tokenizer"),
     "the Hub and its cache": ("source", "hub", "cache", "pins", "models", "tls"),
-    "said by all": ("options", "labels", "endpoints", "results", "status", "signatures", "telemetry"),
+    "said by all": (
+        "options",
+        "labels",
+        "example_pictures",
+        "endpoints",
+        "results",
+        "status",
+        "signatures",
+        "telemetry",
+    ),
     "the ground": ("settings", "errors", "machine"),
 }
 PLACES = {

@@ -67,6 +67,7 @@ PROCESSES = (
     "test_dockerfile.py",
     "test_embeddings.py",
     "test_engines.py",
+    "test_examples.py",
     "test_gradio_api.py",
     "test_hub.py",
     "test_image.py",

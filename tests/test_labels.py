@@ -50,7 +50,7 @@ def test_an_operators_group_replaces_a_preset_and_adds_to_them(tmp_path: Path) -
         ("a", "", "no labels"),
         ("a", "cat\ndog\ncat\n", "line 3: the label 'cat' is there twice"),
         ("a", "template: a photo\ncat\n", "line 1: a template needs {} once"),
-        ("A b", "cat\n", "name the file in lower-case"),
+        ("A b", "cat\n", "name it in lower-case"),
     ],
 )
 def test_a_bad_file_is_named_with_its_line(name: str, text: str, complaint: str) -> None:

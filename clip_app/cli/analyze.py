@@ -18,7 +18,7 @@ from clip_app.cli.inputs import STANDARD_INPUT, Input, find_inputs, listed_paths
 from clip_app.cli.writers import WRITERS, OutputFormat, Writer, shown
 from clip_app.endpoints import CLI
 from clip_app.errors import SOME_FAILED, BadOption, ClipAppError
-from clip_app.labels import read_labels, request_group
+from clip_app.labels import LabelGroup, read_labels, request_group, with_examples
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
 from clip_app.observation import Observation
@@ -27,6 +27,8 @@ from clip_app.results import AnalysisResult
 from clip_app.settings import Settings
 
 __all__ = ["analyze"]
+
+EXAMPLES = "examples"  # the group of --examples
 
 
 @with_settings
@@ -43,6 +45,10 @@ def analyze(
     ] = None,
     null: Annotated[bool, typer.Option("--null", help="The list is that of find -print0.")] = False,
     labels_file: Annotated[Path | None, typer.Option(help="A file of labels, one a line; # begins a comment.")] = None,
+    examples: Annotated[
+        Path | None,
+        typer.Option(help="Labels by example: a folder of pictures for each.", exists=True, file_okay=False),
+    ] = None,
     format: Annotated[OutputFormat, typer.Option(help="How to write the results.")] = OutputFormat.table,
     output: Annotated[Path | None, typer.Option(help="A file for the results, instead of standard output.")] = None,
 ) -> None:
@@ -52,8 +58,11 @@ def analyze(
     """
     configure_logging(settings, "critical")  # what matters to one call is printed, not logged
     options = _options(asked, labels_file)
+    by_example = with_examples(None, examples, root=examples, name=EXAMPLES) if examples else None
+    if by_example is not None:
+        options = options.model_copy(update={"groups": (*(options.groups or ()), EXAMPLES)})
     inputs = list(find_inputs(_paths(paths or [], files_from, null), recursive=recursive))
-    loader = _load(settings, options, inputs)
+    loader = _load(settings, options, inputs, by_example)
     analyzer = Analyzer(loader, settings, decoders=1)
     with _opened(output) as out:
         answers = _analyze_all(analyzer, inputs, options, settings.max_upload_bytes)
@@ -101,8 +110,10 @@ def _options(asked: dict[str, Any], labels_file: Path | None) -> Options:
     return options
 
 
-def _load(settings: Settings, options: Options, inputs: list[Input]) -> Loader:
+def _load(settings: Settings, options: Options, inputs: list[Input], by_example: LabelGroup | None) -> Loader:
     loader = Loader(settings, preload=())
+    if by_example is not None:
+        loader.groups[EXAMPLES] = by_example
     if all(one.problem for one in inputs):  # nothing is fetched for an empty folder
         return loader
     with errors.status("Loading the model ...") if errors.is_terminal else nullcontext():
