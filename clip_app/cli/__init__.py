@@ -12,7 +12,7 @@ from clip_app import __version__
 
 __all__ = ["app", "main"]
 
-COMMANDS = ("serve", "analyze", "prefetch", "doctor")
+COMMANDS = ("serve", "analyze", "evaluate", "prefetch", "doctor")
 
 
 class LazyCommands(TyperGroup):
