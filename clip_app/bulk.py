@@ -81,8 +81,11 @@ def _encode(model: Model, batch: Sequence[_Ready | ClipAppError]) -> Iterator[Se
     pixels = [item.pixels for item in batch if isinstance(item, _Ready)]
     found = iter(_rows(model, pixels))
     for item in batch:
-        row = next(found) if isinstance(item, _Ready) else item
-        yield Seen(row, item.flat) if isinstance(item, _Ready) and not isinstance(row, ClipAppError) else row
+        if isinstance(item, ClipAppError):
+            yield item
+            continue
+        row = next(found)
+        yield row if isinstance(row, ClipAppError) else Seen(row, item.flat)
 
 
 def _rows(model: Model, pixels: Sequence[Pixels]) -> list[Embeddings | ClipAppError]:

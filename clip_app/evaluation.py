@@ -20,6 +20,9 @@ __all__ = [
     "Bin",
     "Confusion",
     "Difference",
+    "Flags",
+    "Floats",
+    "Indices",
     "Interval",
     "LabelFigures",
     "NoMatchPoint",
@@ -75,8 +78,9 @@ class Answers:
 
     def only(self, chosen: Flags) -> Answers:
         """Return the answers about some of the pictures; ``chosen`` is [N]."""
-        rows = (self.truth, self.best, self.rank, self.confidence, self.no_match)
-        return Answers(*(row[chosen] for row in rows))
+        return Answers(
+            self.truth[chosen], self.best[chosen], self.rank[chosen], self.confidence[chosen], self.no_match[chosen]
+        )
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,8 @@ def first_right(scores: Floats, right: Flags) -> Indices:
     """
     order = np.argsort(-scores, axis=1, kind="stable")
     sorted_right = np.take_along_axis(right, order, axis=1)
-    return np.where(sorted_right.any(axis=1), sorted_right.argmax(axis=1), scores.shape[1])
+    found: Indices = np.where(sorted_right.any(axis=1), sorted_right.argmax(axis=1), scores.shape[1])
+    return found
 
 
 def share(right: Flags) -> Interval:

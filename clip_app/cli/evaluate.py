@@ -34,9 +34,9 @@ from clip_app.cli.flags import errors, with_settings
 from clip_app.cli.inputs import read_labels_file
 from clip_app.cli.truth import Labelled, find_truth
 from clip_app.cli.writers import shown
-from clip_app.engines import candidates
+from clip_app.engines import Embeddings, candidates
 from clip_app.errors import SOME_FAILED, BadOption, ClipAppError
-from clip_app.evaluation import Answers, answer
+from clip_app.evaluation import Answers, Flags, Indices, answer
 from clip_app.labels import DEFAULT_TEMPLATE, LabelGroup, request_group, split_labels
 from clip_app.log import configure_logging
 from clip_app.model import Model
@@ -61,8 +61,8 @@ class Format(str, Enum):
 class Embedded:
     """Pictures as one model and precision sees them: embeddings [N, D], and which are flat [N]."""
 
-    rows: np.ndarray
-    flat: np.ndarray
+    rows: Embeddings
+    flat: Flags
 
 
 @with_settings
@@ -218,7 +218,7 @@ def _embed(
 
 
 def _answer(
-    model: Model, seen: Embedded, truth: np.ndarray, groups: Sequence[LabelGroup]
+    model: Model, seen: Embedded, truth: Indices, groups: Sequence[LabelGroup]
 ) -> Iterator[tuple[LabelGroup, Answers]]:
     bank = LabelBank(model)
     for group in groups:

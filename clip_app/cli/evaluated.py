@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -27,9 +28,10 @@ from clip_app.evaluation import (
 )
 from clip_app.results import ModelInfo
 
-__all__ = ["Report", "Run", "as_json", "percent", "signed", "tables", "weakest"]
+__all__ = ["Report", "Run", "as_json", "most_confused", "percent", "signed", "tables", "weakest"]
 
 WEAKEST, CONFUSED = 10, 10  # rows on a terminal
+MOST_IN_MAP = 30  # labels of a heat map
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,11 @@ class Report:
     distractors: int
     runs: tuple[Run, ...]
     failed: tuple[tuple[str, ClipAppError], ...]
+
+    @property
+    def source_name(self) -> str:
+        """The last part of the path: a report is for others, too, whom the rest does not concern."""
+        return Path(self.source).absolute().name or self.source
 
     @property
     def pictures(self) -> int:
@@ -152,6 +159,18 @@ def weakest(report: Report, run: Run) -> list[LabelFigures]:
     """The labels that have pictures, of the least recall first."""
     found = [item for item in label_figures(run.answers, len(report.labels)) if item.count]
     return sorted(found, key=lambda item: (item.recall or 0.0, -item.count))
+
+
+def most_confused(report: Report, run: Run) -> list[int]:
+    """The labels of a heat map: all, or as many as fit of those in the most frequent wrong pairs, in their order."""
+    if len(report.labels) <= MOST_IN_MAP:
+        return list(range(len(report.labels)))
+    chosen: dict[int, None] = {}
+    for item in confusions(run.answers):
+        pair = {item.truth: None, item.best: None}
+        if len(chosen | pair) <= MOST_IN_MAP:
+            chosen |= pair
+    return sorted(chosen) or list(range(MOST_IN_MAP))
 
 
 def signed(value: float) -> str:
