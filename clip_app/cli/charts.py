@@ -17,7 +17,7 @@ MOST_SERIES = 6  # colours and dashes of the page's style
 
 WIDTH, HEIGHT = 420, 300
 LEFT, RIGHT, TOP, BOTTOM = 52, 22, 14, 46  # around the plot
-CELL = 24  # of the heat map
+CELL = 22  # of the heat map
 LETTER = 6.6  # the width of one, of the heat map's names
 LONGEST = 22  # letters of a name
 

@@ -15,16 +15,18 @@ from clip_app.evaluation import calibration, confusion_matrix, no_match_curve, t
 
 __all__ = ["render"]
 
+Curve = Callable[[Run], tuple[list[float], list[float]]]
+
 COLOURS = ("#4f46e5", "#b45309", "#0f766e", "#be185d", "#4d7c0f", "#475569")
 DASHES = ("-", "--", ":", "-.", (0, (4, 2)), (0, (1, 2)))
 WEAKEST = 20
-LONGEST = 24  # letters of a name
+LONGEST = 200  # letters of a text
 
 
 def render(report: Report) -> bytes:
     """Return the picture."""
     figure = Figure(figsize=(18, 11), dpi=100, layout="constrained")
-    figure.suptitle(_text(", ".join((report.facts, *report.fixed.values()))), fontsize=13)
+    figure.suptitle(_text(" · ".join((report.facts, *report.fixed.values()))), fontsize=13)
     panels: tuple[Callable[[Axes, Report], None], ...] = (_runs, _weakest, _confusions, _calibrated, _no_match, _traded)
     for axes, draw in zip(figure.subplots(2, 3).flat, panels, strict=True):
         draw(axes, report)
@@ -42,7 +44,7 @@ def _runs(axes: Axes, report: Report) -> None:
         reach = [[top.value - top.low], [top.high - top.value]]
         axes.errorbar([top.value], [i], xerr=reach, fmt="o", capsize=4, color=COLOURS[i % MOST_SERIES])
         told = "" if run is first else f"\n{run.differences(first)[0].verdict}"
-        names.append(f"{_text(report.name(run))}{told}")
+        names.append("\n".join(map(_text, report.name(run).split(" · "))) + told)
     axes.set(title="top-1, 95 % interval", ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names)
     axes.xaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
@@ -96,17 +98,15 @@ def _traded(axes: Axes, report: Report) -> None:
     axes.set(title="right, if only the surest are answered", xlabel="answered, least no_match first", ylabel="right")
 
 
-def _lines(
-    axes: Axes, report: Report, curve: Callable[[Run], tuple[list[float], list[float]]], marker: str = ""
-) -> None:
+def _lines(axes: Axes, report: Report, curve: Curve, marker: str = "") -> None:
     for i, run in enumerate(report.runs[:MOST_SERIES]):
-        style = {"color": COLOURS[i], "linestyle": DASHES[i], "marker": marker, "label": _text(report.name(run))}
-        axes.plot(*curve(run), **style)
+        name = _text(report.name(run))
+        axes.plot(*curve(run), color=COLOURS[i], linestyle=DASHES[i], marker=marker, label=name)
     axes.set(xlim=(0, 1), ylim=(0, 1))
     axes.grid(alpha=0.3)
 
 
 def _text(text: str) -> str:
     """What can be drawn: a dollar sign would begin a formula."""
-    plain = shown(text) if len(text) <= 4 * LONGEST else f"{shown(text[: 4 * LONGEST])}…"
+    plain = shown(text if len(text) <= LONGEST else f"{text[:LONGEST]}…")
     return plain.replace("$", r"\$")
