@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import io
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,6 @@ from typing import Annotated
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,7 +33,7 @@ from clip_app.cli.evaluated import Report, Run, as_json, tables
 from clip_app.cli.flags import errors, with_settings
 from clip_app.cli.inputs import read_labels_file
 from clip_app.cli.truth import Labelled, find_truth
-from clip_app.cli.writers import shown
+from clip_app.cli.writers import OutputConsole, json_text, shown
 from clip_app.engines import Embeddings, candidates
 from clip_app.errors import SOME_FAILED, BadOption, ClipAppError
 from clip_app.evaluation import Answers, Flags, Indices, answer
@@ -105,19 +105,21 @@ def evaluate(
     runs, failed = _run_all(sources, groups, truth.pictures)
     distractors = len(names) - len(truth.labels)
     found = Report(str(folder), groups[0].labels, distractors, runs, (*truth.problems, *failed))
-    if write is not None and report is not None:
+    _print(found, format)
+    if write is not None:
         write(found)
         errors.print(f"report: {shown(str(report))}", markup=False)
-    _print(found, format)
     if found.failed:
         raise typer.Exit(SOME_FAILED)
 
 
 def _print(report: Report, format: Format) -> None:
     if format is Format.json:
-        typer.echo(json.dumps(as_json(report), ensure_ascii=False, indent=2))
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")
+        typer.echo(json_text(as_json(report), indent=2))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = OutputConsole(highlight=False, markup=False, emoji=False)
     for part in tables(report):
         console.print(part)
 

@@ -186,7 +186,8 @@ def tables(report: Report) -> Iterator[Text | Table]:
     if len(report.runs) > 1:
         yield _differences(report)
     yield _weakest(report)
-    yield _confused(report)
+    if confusions(report.runs[0].answers):
+        yield _confused(report)
 
 
 def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:

@@ -48,9 +48,10 @@ def find_truth(path: Path) -> Truth:
     """
     if not path.exists():
         raise BadOption(f"{path} does not exist. Name a folder with a sub-folder for each label, or a CSV file.")
-    truth, kind = (_in_folders(path), "sub-folder") if path.is_dir() else (_in_table(path), "row")
+    truth = _in_folders(path) if path.is_dir() else _in_table(path)
     if not truth.pictures and not truth.problems:
-        raise BadOption(f"{path} has no {kind}s. Put the pictures of each label into a folder of the label's name.")
+        advice = "sub-folders. Put the pictures of each label into one of the label's name."
+        raise BadOption(f"{path} has no {advice if path.is_dir() else 'rows of a path and a label.'}")
     if not truth.pictures:
         raise BadOption(f"There is no picture with a label in {path}: {truth.problems[0][1].message}")
     if len(truth.labels) == 1:
