@@ -56,7 +56,7 @@ def render(report: Report) -> bytes:
     fixed = "".join(f"<br>{name}: {_text(value)}" for name, value in report.fixed.items())
     parts = (*_summary(report), *_curves(report), *(_details(report, run) for run in report.runs), _failed(report))
     style = STYLE.read_text(encoding="utf-8")
-    title = f"How right the labels of {_text(report.source_name)} are"
+    title = f"{_text(report.source_name)}: how right the answers are"
     page = PAGE.format(title=title, style=style, facts=_text(report.facts) + fixed, body="\n".join(parts))
     return page.encode()
 
@@ -69,8 +69,8 @@ def _summary(report: Report) -> Iterator[str]:
         chart = difference_chart("Differences of top-1 to run 1", rows)
         why = (
             "On the same pictures, in percentage points, with the 95 % interval of paired shares (Bonett and Price "
-            "2012). A difference is real where the interval leaves out zero. Of twenty runs that are equal, one is "
-            "taken for different by chance."
+            "2012). A difference is real where the interval leaves out zero. Of twenty comparisons where there is none, "
+            "one looks real by chance."
         )
         yield _section("Against run 1", f'<div class="pair">{_differences(report)}<figure>{chart}</figure></div>', why)
 
