@@ -69,8 +69,8 @@ def _summary(report: Report) -> Iterator[str]:
         chart = difference_chart("Differences of top-1 to run 1", rows)
         why = (
             "On the same pictures, in percentage points, with the 95 % interval of paired shares (Bonett and Price "
-            "2012). A difference is real where the interval leaves out zero. Of twenty comparisons where there is none, "
-            "one looks real by chance."
+            "2012). A difference is real where the interval leaves out zero. One comparison in twenty looks real by "
+            "chance."
         )
         yield _section("Against run 1", f'<div class="pair">{_differences(report)}<figure>{chart}</figure></div>', why)
 
