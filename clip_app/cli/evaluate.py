@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -182,13 +183,13 @@ def _run_all(
     truth = np.array([labels[item.label.casefold()] for item in pictures], np.intp)
     failed: dict[int, ClipAppError] = {}
     runs: list[Run] = []
-    with _progress() as progress:
-        for number, (settings, source) in enumerate(sources, 1):
-            opened, _ = open_model(settings, source, lambda status: None)
-            task = f"{number} of {len(sources)}: {settings.model}, {settings.precision}"
-            seen = _embed(opened, settings, pictures, progress, task, failed)
-            for group, answers in _answer(opened, seen, truth, groups):
-                runs.append(Run(settings.model, settings.precision, group.templates[0], opened.info, answers))
+    for number, (settings, source) in enumerate(sources, 1):
+        with errors.status("Loading the model ...") if errors.is_terminal else nullcontext():
+            model, _ = open_model(settings, source, lambda status: None)
+        task = f"{number} of {len(sources)}: {settings.model}, {settings.precision}"
+        seen = _embed(model, settings, pictures, task, failed)
+        for group, answers in _answer(model, seen, truth, groups):
+            runs.append(Run(settings.model, settings.precision, group.templates[0], model.info, answers))
     if len(failed) == len(pictures):
         raise BadOption("None of the pictures could be read.")
     fine = np.array([i not in failed for i in range(len(pictures))])
@@ -200,7 +201,6 @@ def _embed(
     model: Model,
     settings: Settings,
     pictures: Sequence[Labelled],
-    progress: Progress,
     description: str,
     failed: dict[int, ClipAppError],
 ) -> Embedded:
@@ -208,14 +208,15 @@ def _embed(
     width = model.encode_texts(["a photo."]).shape[1]
     seen = Embedded(np.zeros((len(pictures), width), np.float32), np.zeros(len(pictures), bool))
     most = settings.max_upload_bytes
-    reads = (lambda picture=item.picture: picture.read(most) for item in pictures)
-    found = progress.track(embed_all(model, settings, reads), total=len(pictures), description=description)
-    for i, item in enumerate(found):
-        if isinstance(item, Seen):
-            seen.rows[i], seen.flat[i] = item.embedding, item.flat
-        elif i not in failed:  # another run has told it
-            failed[i] = item
-            _tell(pictures[i].picture.name, item)
+    reads = (partial(item.picture.read, most) for item in pictures)
+    with _progress() as progress:
+        found = progress.track(embed_all(model, settings, reads), total=len(pictures), description=description)
+        for i, item in enumerate(found):
+            if isinstance(item, Seen):
+                seen.rows[i], seen.flat[i] = item.embedding, item.flat
+            elif i not in failed:  # another run has told it
+                failed[i] = item
+                _tell(pictures[i].picture.name, item)
     return seen
 
 
