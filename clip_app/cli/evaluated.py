@@ -211,8 +211,8 @@ def _runs(report: Report) -> Table:
 
 def _differences(report: Report) -> Table:
     numbers = ("points", "95 %", "gained", "lost")
-    table = _table("Against run 1 on the same pictures, in percentage points", ["run", ""], numbers)
-    table.add_column("")
+    table = _table("Against run 1 on the same pictures, in percentage points", ["run", "figure"], numbers)
+    table.add_column("verdict")
     for number, run in enumerate(report.runs[1:], 2):
         for name, found in zip(("top-1", "top-5"), run.differences(report.runs[0]), strict=True):
             between = f"{signed(found.low)} to {signed(found.high)}"

@@ -93,7 +93,7 @@ def _differences(report: Report) -> str:
             between = f"{signed(found.low)} to {signed(found.high)}"
             figures = (signed(found.value), between, str(found.gained), str(found.lost))
             rows.append((str(number), name, found.verdict, *figures))
-    return _table(("run", "", "", "points", "95 %", "gained", "lost"), rows, texts=3)
+    return _table(("run", "figure", "verdict", "points", "95 %", "gained", "lost"), rows, texts=3)
 
 
 def _curves(report: Report) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _details(report: Report, run: Run) -> str:
     number = report.runs.index(run) + 1
     heat = (
         f"<h3>Confusions</h3><p>A row is a label, a column an answer; deeper is a larger share of the row.{which}</p>"
-        f'<div class="wide">{chart}</div>'
+        f"{_wide('heat map', chart)}"
     )
     most = f"<h3>Most frequent</h3>{_table(('label', 'taken for', 'pictures'), pairs, texts=2)}"
     return (
@@ -211,7 +211,12 @@ def _table(head: Iterable[str], rows: Iterable[Sequence[str]], *, texts: int) ->
         f"<tr>{''.join(f'<td{_numeric(i, texts)}>{_text(cell)}</td>' for i, cell in enumerate(row))}</tr>"
         for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return _wide("table", f"<table><thead><tr>{cells}</tr></thead><tbody>{lines}</tbody></table>")
+
+
+def _wide(what: str, content: str) -> str:
+    """What may be wider than a phone is moved by a finger, or by the keys of who has reached it with them."""
+    return f'<div class="wide" tabindex="0" role="group" aria-label="{what}">{content}</div>'
 
 
 def _numeric(column: int, texts: int) -> str:
