@@ -5,16 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from clip_app.evaluation import Flags, Floats, calibration_error, first_right
 from clip_app.scoring import score
 
-__all__ = ["Asked", "ask", "auroc", "calibration_error"]
-
-BINS = 10
-
-Floats = npt.NDArray[np.floating]
-Flags = npt.NDArray[np.bool_]
+__all__ = ["Asked", "Flags", "ask", "auroc"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +23,7 @@ class Asked:
     def top(self, count: int) -> float:
         """The share of pictures with a right label that have one among the first ``count``."""
         present = self.right.any(axis=1)
-        order = np.argsort(-self.confidence[present], axis=1, kind="stable")[:, :count]
-        return float(np.take_along_axis(self.right[present], order, axis=1).any(axis=1).mean())
+        return float((first_right(self.confidence[present], self.right[present]) < count).mean())
 
     def mean_no_match(self, *, present: bool) -> float:
         """The mean no_match over the pictures that have a right label, or that have none."""
@@ -62,10 +56,3 @@ def auroc(high: Floats, low: Floats) -> float:
     ordered = np.sort(low)
     below = np.searchsorted(ordered, high, "left") + np.searchsorted(ordered, high, "right")
     return float(below.mean() / 2 / len(low))
-
-
-def calibration_error(confidence: Floats, right: Flags) -> float:
-    """Naeini et al. 2015: the mean gap between confidence and accuracy over bins of equal width."""
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    gaps = [abs(confidence[bins == index].sum() - right[bins == index].sum()) for index in range(BINS)]
-    return float(sum(gaps) / len(confidence))

@@ -29,7 +29,17 @@ ROOMS = {
         "forms",
         "doctor",
     ),
-    "many, and where": ("search", "batch", "archives", "explainer", "contrast", "heatmaps", "overlay"),
+    "many, and where": (
+        "search",
+        "batch",
+        "archives",
+        "bulk",
+        "evaluation",
+        "explainer",
+        "contrast",
+        "heatmaps",
+        "overlay",
+    ),
     "the server": ("server", "middleware", "mcp_route", "threads", "loading", "gradio_routes", "log"),
     "what serves": ("serving", "bank", "few_shot"),
     "the way of one image": (

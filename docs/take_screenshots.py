@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
 PICTURES = Path(__file__).parents[1] / "clip_app" / "examples"
@@ -32,6 +33,11 @@ NAMES = (
 SKLEARN = Path(str(files("sklearn.datasets.images")))
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1200, "height": 760}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+
+
+def launch(playwright: Playwright) -> Browser:
+    """Start the browser that is installed, or playwright's own."""
+    return playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
 
 
 @contextmanager
@@ -98,12 +104,27 @@ def take_many(browser: Browser, url: str, query: str) -> None:
         page.screenshot(path=IMAGES / "page-many.png")
 
 
+def take_report(browser: Browser, report: Path) -> None:
+    """Take the first screen of a report that clip-app evaluate has written, as docs/evaluate.md says."""
+    with browser.new_context(viewport={"width": 1200, "height": 1380}) as context:
+        page = context.new_page()
+        page.goto(report.absolute().as_uri())
+        page.screenshot(path=IMAGES / "evaluate.png")
+
+
 def main() -> None:
-    """Write docs/images/page*.png."""
+    """Write docs/images/page*.png, and of a report that is named evaluate.png."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--report", type=Path, help="a report of clip-app evaluate: only its picture is taken")
+    given = parser.parse_args()
+    if given.report is not None:
+        with sync_playwright() as playwright:
+            take_report(launch(playwright), given.report)
+        return
     own = ("rush hour in New York", "an empty street", "a taxi rank", "breakfast")
     drinks = ("an espresso", "a cup of tea", "a violin")
     with served() as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        browser = launch(playwright)
         take(browser, url, "page", "taxis", own, **DESKTOP)
         take(browser, url, "page-dark", "coffee", drinks, color_scheme="dark", **DESKTOP)
         take(browser, url, "page-where", "taxis", (), where=True, **DESKTOP)

@@ -63,6 +63,7 @@ PROCESSES = (
     "test_api_docs.py",
     "test_batch.py",
     "test_cli.py",
+    "test_cli_evaluate.py",
     "test_counting.py",
     "test_dockerfile.py",
     "test_embeddings.py",

@@ -12,7 +12,7 @@ from clip_app import __version__
 
 __all__ = ["app", "main"]
 
-COMMANDS = ("serve", "analyze", "prefetch", "doctor", "models")
+COMMANDS = ("serve", "analyze", "evaluate", "prefetch", "doctor", "models")
 
 
 class LazyCommands(TyperGroup):

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from clip_app.analyzer import Analyzer
 from clip_app.cli.flags import USAGE, errors, fail, with_options, with_settings
-from clip_app.cli.inputs import STANDARD_INPUT, Input, find_inputs, listed_paths
+from clip_app.cli.inputs import STANDARD_INPUT, Input, find_inputs, listed_paths, read_labels_file
 from clip_app.cli.writers import WRITERS, OutputFormat, Writer, shown
 from clip_app.endpoints import CLI
 from clip_app.errors import SOME_FAILED, BadOption, ClipAppError
-from clip_app.labels import LabelGroup, read_labels, request_group, with_examples
+from clip_app.labels import LabelGroup, request_group, with_examples
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
 from clip_app.observation import Observation
@@ -100,11 +100,7 @@ def _paths(paths: list[str], files_from: str | None, null: bool) -> list[str]:
 def _options(asked: dict[str, Any], labels_file: Path | None) -> Options:
     options = Options.of(**asked)
     if labels_file is not None:
-        try:
-            read = read_labels(labels_file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadOption(f"--labels-file cannot be read: {error}") from None
-        options = options.model_copy(update={"labels": (options.labels or ()) + read})
+        options = options.model_copy(update={"labels": (options.labels or ()) + read_labels_file(labels_file)})
     if options.labels is not None:
         request_group(options.labels, options.template)  # before a model is loaded for nothing
     return options

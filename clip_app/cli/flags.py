@@ -42,6 +42,7 @@ MODEL = (
 )
 SETTINGS_OF = {
     "analyze": (*MODEL, "fallback", "max_upload_mb", "max_pixels", "decode", "labels_dir"),
+    "evaluate": (*MODEL, "max_upload_mb", "max_pixels", "decode", "max_batch_size"),
     "prefetch": (*MODEL, "labels_dir", "log_format"),
     "models": (),
 }
@@ -54,10 +55,13 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
     is interrupted, or whose reader has gone, ends without a word, as a shell expects it.
     """
     obeyed = SETTINGS_OF.get(command.__name__, tuple(Settings.model_fields))
+    own = _parameters(command, "settings")
+    # A command that takes several values of a setting has a parameter of that name.
+    fields = [name for name in Settings.model_fields if name not in {parameter.name for parameter in own}]
 
     @functools.wraps(command)
     def run(**arguments: Any) -> None:
-        given = {name: arguments.pop(name, None) for name in Settings.model_fields}
+        given = {name: arguments.pop(name, None) for name in fields}
         try:
             _refuse_others(given, obeyed, command.__name__)
             settings = load_settings(**given)
@@ -73,8 +77,8 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             _leave(signal.SIGPIPE)
 
     described = partial(_setting_flag, obeyed)
-    flags = (p.replace(default=None) for p in keyword_parameters(Settings, Settings.model_fields, described))
-    return with_signature(run, [*_parameters(command, "settings"), *flags])
+    flags = (p.replace(default=None) for p in keyword_parameters(Settings, fields, described))
+    return with_signature(run, [*own, *flags])
 
 
 def with_options(command: Callable[..., None]) -> Callable[..., None]:

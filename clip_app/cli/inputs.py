@@ -13,8 +13,9 @@ from pathlib import Path, PurePath
 
 from clip_app.errors import BadOption, UnreadablePath
 from clip_app.images import ACCEPTED_SUFFIXES
+from clip_app.labels import read_labels
 
-__all__ = ["STANDARD_INPUT", "Input", "find_inputs", "listed_paths"]
+__all__ = ["STANDARD_INPUT", "Input", "find_inputs", "listed_paths", "read_labels_file"]
 
 STANDARD_INPUT = "-"
 
@@ -82,6 +83,18 @@ def listed_paths(source: str, *, null: bool) -> list[str]:
     paths = data.split(b"\0") if null else _lines(data)
     # In a list a dash is a file's name.
     return [f"./{path}" if path == STANDARD_INPUT else path for path in map(os.fsdecode, paths) if path]
+
+
+def read_labels_file(path: Path) -> tuple[str, ...]:
+    """Read the labels of a file that --labels-file names.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    try:
+        return read_labels(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadOption(f"--labels-file cannot be read: {error}") from None
 
 
 def _lines(data: bytes) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from clip_app.cli.inputs import STANDARD_INPUT
 from clip_app.errors import ClipAppError
 from clip_app.results import AnalysisResult, GroupResult
 
-__all__ = ["WRITERS", "OutputFormat", "Writer", "shown"]
+__all__ = ["WRITERS", "OutputConsole", "OutputFormat", "Writer", "json_text", "shown"]
 
 # What a spreadsheet takes for the beginning of a formula.
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -49,7 +49,7 @@ class TableWriter:
     """A table per picture, for people."""
 
     def __init__(self, out: TextIO) -> None:
-        self._console = _Console(file=out, highlight=False, markup=False, emoji=False)
+        self._console = OutputConsole(file=out, highlight=False, markup=False, emoji=False)
 
     def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
         if isinstance(answer, AnalysisResult):
@@ -77,7 +77,7 @@ class JsonWriter:
         out.write("[")
 
     def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
-        entry = _json(_entry(path, answer), indent=2).replace("\n", "\n  ")
+        entry = json_text(_entry(path, answer), indent=2).replace("\n", "\n  ")
         self._out.write(f"{self._before}\n  {entry}")
         self._before = ","
 
@@ -92,7 +92,7 @@ class JsonLinesWriter:
         self._out = out
 
     def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
-        self._out.write(_json(_entry(path, answer)) + "\n")
+        self._out.write(json_text(_entry(path, answer)) + "\n")
         self._out.flush()
 
     def close(self) -> None:
@@ -149,7 +149,9 @@ class _Lines:
         self._out.write(line.removesuffix(self.end) + "\n")
 
 
-class _Console(Console):
+class OutputConsole(Console):
+    """Writes for people, wherever it goes."""
+
     def on_broken_pipe(self) -> None:
         """Leave it to the command line's one handler."""
         raise BrokenPipeError
@@ -183,7 +185,7 @@ def _entry(path: str, answer: AnalysisResult | ClipAppError) -> dict[str, Any]:
     return entry
 
 
-def _json(value: Any, indent: int | None = None) -> str:
+def json_text(value: Any, indent: int | None = None) -> str:
     """Write text as it is, and a byte that is no UTF-8 as JSON's escape of its surrogate: JSON is UTF-8."""
     return json.dumps(value, ensure_ascii=False, indent=indent).encode("utf-8", "backslashreplace").decode()
 
