@@ -6,6 +6,8 @@ from importlib.metadata import version
 # Read when huggingface_hub is first imported, by whichever module that is. Xet brings a TLS
 # stack of its own, which knows nothing of this app's roots.
 os.environ["HF_HUB_DISABLE_XET"] = "1"
+if not os.environ.get("HF_ENDPOINT", "unset").strip():  # the client would take it for an address
+    del os.environ["HF_ENDPOINT"]
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["DISABLE_SAFETENSORS_CONVERSION"] = "1"
 # Its warnings about single tries; what they come to is said by this app.

@@ -25,7 +25,7 @@ from clip_app.errors import (
     Reason,
     TLSConfigError,
 )
-from clip_app.hub import Hub
+from clip_app.hub import Hub, endpoint_shown
 from clip_app.machine import available_cpus, has_bfloat16
 from clip_app.serving import open_model
 from clip_app.settings import Settings, insecure_variables, unknown_variables
@@ -74,8 +74,9 @@ def examine(settings: Settings, environ: Mapping[str, str] = os.environ) -> list
 def _certificates(settings: Settings, environ: Mapping[str, str]) -> Iterator[Finding]:
     try:
         for source in sources(settings, environ):
-            until = f", the first ends {source.valid_until:%Y-%m-%d}" if source.valid_until else ""
-            text = f"{source.setting}: {source.path}, {source.count} authorities{until}"
+            until = f", the next ends {source.valid_until:%Y-%m-%d}" if source.valid_until else ""
+            ended = f", {source.ended} of them ended" if source.ended else ""
+            text = f"{source.setting}: {source.path}, {source.count} authorities{ended}{until}"
             yield Finding(name="TLS roots", level="ok", text=text)
             if source.setting not in ("certifi", "system") and _ends_soon(source.valid_until):
                 yield Finding(
@@ -112,9 +113,9 @@ def _endpoint(settings: Settings) -> Iterator[Finding]:
     try:
         Hub(settings).reach(settings.model, settings.revision)
     except HubError as error:
-        yield Finding(name="Hub", level="bad", text=f"{constants.ENDPOINT}: {error}", reason=error.reason)
+        yield Finding(name="Hub", level="bad", text=f"{endpoint_shown()}: {error}", reason=error.reason)
     else:
-        yield Finding(name="Hub", level="ok", text=f"{constants.ENDPOINT} answers, verified, and has {settings.model}")
+        yield Finding(name="Hub", level="ok", text=f"{endpoint_shown()} answers, verified, and has {settings.model}")
 
 
 def _cache(settings: Settings) -> Iterator[Finding]:

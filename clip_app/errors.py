@@ -177,13 +177,20 @@ class HubError(ClipAppError):
     code = "model_unavailable"
     advice = "Change what the message names, then run clip-app prefetch; clip-app doctor looks at all of it."
 
-    def __init__(self, reason: Reason, message: str, *, retry: bool = False, after: float | None = None) -> None:
-        """Say the reason and what to change; whether, and after how many seconds, another try may help."""
+    def __init__(
+        self, reason: Reason, message: str, *, retry: bool = False, after: float | None = None, patient: bool = False
+    ) -> None:
+        """Say the reason and what to change.
+
+        Another try may help where ``retry`` says so, after so many seconds; until the deadline where one is to be
+        ``patient``: the Hub is there and says that it is busy.
+        """
         super().__init__(message)
         self.reason: Reason = reason
         self.exit_code = EXIT_CODES[reason]
         self.retry = retry
         self.after = after
+        self.patient = patient
 
 
 def error_classes() -> Iterator[type[ClipAppError]]:

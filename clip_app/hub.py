@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 from urllib.parse import urlsplit
 
-from huggingface_hub import HfApi, constants, errors, set_client_factory, snapshot_download
+from huggingface_hub import HfApi, constants, errors, get_token, set_client_factory, snapshot_download
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import httpx
 
@@ -39,7 +40,7 @@ from clip_app.settings import Settings
 from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES, TLS_VERIFIED
 from clip_app.tls import unverified_context, verified_context
 
-__all__ = ["Hub", "explain"]
+__all__ = ["Hub", "endpoint_shown", "explain"]
 
 logger = logging.getLogger("clip_app")
 
@@ -50,6 +51,32 @@ DOWNLOAD_TRIES = 6
 TIMEOUT = {"connect": 5.0, "read": 15.0, "write": 15.0, "pool": 15.0}
 LONGEST_PAUSE = 30.0
 SPARE_BYTES = 16_000_000
+CREDENTIALS = re.compile(r"//[^/@\s]*@")
+# By OpenSSL's X509_V_ERR_* numbers.
+WEAK = "A certificate on the way has a key or a signature that is too weak. Ask whoever runs the server or the proxy."
+UNKNOWN_AUTHORITY = (
+    "The Hub's certificate is not signed by a trusted authority. Set CLIP_APP_CA_BUNDLE to your network's CA file; "
+    "where it is set, the server does not send its intermediate certificates, or another authority signed it."
+)
+CERTIFICATE_ADVICE = {
+    9: "The Hub's certificate is not valid yet. Set this machine's clock.",
+    10: "The Hub's certificate has expired. Check this machine's clock, then ask whoever runs the proxy.",
+    21: "The server does not send its intermediate certificates. Ask its owner for the whole chain.",
+    47: "The authority may not sign for this host name (name constraint). Ask whoever runs the proxy.",
+    48: "The authority may not sign for this host name (name constraint). Ask whoever runs the proxy.",
+    62: "The Hub's certificate is for another host name. Check HF_ENDPOINT.",
+    64: "The Hub's certificate is for another address. Check HF_ENDPOINT.",
+    66: WEAK,
+    67: WEAK,
+    68: WEAK,
+}
+UNREACHABLE = {
+    "refused": "connection refused",
+    "Name or service not known": "its name is not known",
+    "name resolution": "its name is not known",
+    "timed out": "no answer in time",
+    "unreachable": "no route",
+}
 
 Progress = Callable[[int, int], None]  # bytes so far, and in all
 T = TypeVar("T")
@@ -101,6 +128,8 @@ class Hub:
             return self._first_found(repo, revision, progress)
         except Exception as error:
             failure = explain(error, repo, revision or "main")
+            if failure is None:
+                raise
             HUB_FAILURES.labels(failure.reason).inc()
             raise failure from error
 
@@ -116,7 +145,9 @@ class Hub:
         try:
             self._list(repo, candidate)
         except Exception as error:
-            raise explain(error, repo, candidate) from error
+            if (failure := explain(error, repo, candidate)) is None:
+                raise
+            raise failure from error
 
     def _first_found(self, repo: str, revision: str | None, progress: Progress) -> Snapshot:
         candidates = candidate_revisions(repo, revision)
@@ -204,8 +235,8 @@ class Hub:
             missing = missing_files(list_files(cache.view(commit))) or ["the mark of a complete download"]
         raise HubError(
             "offline",
-            f"HF_HUB_OFFLINE is set, and the cache lacks {', '.join(missing)} of {repo}. "
-            "Run clip-app prefetch once with network, or unset HF_HUB_OFFLINE.",
+            f"{_offline_switch()}, and the cache lacks {', '.join(missing)} of {repo}. "
+            "Run clip-app prefetch once with network, or unset it.",
         )
 
     def _pins(self, repo: str, commit: str) -> Pins:
@@ -245,15 +276,19 @@ class Hub:
                 raise
             except Exception as error:
                 failure = explain(error, repo, revision)
+                if failure is None:  # one of ours: another try would end the same
+                    raise
                 tries += 1
                 if failure.reason == "tls" and self._verified and not self._settings.tls_verify:
                     self._go_unverified(repo, revision)
                     continue
-                hopeless = failure.after is None and tries >= (UNREACHABLE_TRIES if preflight else DOWNLOAD_TRIES)
+                few = failure.after is None and not failure.patient
+                hopeless = few and tries >= (UNREACHABLE_TRIES if preflight else DOWNLOAD_TRIES)
                 wait = max(pause, failure.after or 0.0)
                 if not failure.retry or hopeless or time.monotonic() + wait >= deadline:
                     raise failure from error
                 logger.warning("%s Trying again in %.1f s.", failure, wait)
+                logger.debug("it was %s: %s", type(error).__name__, _short(error))
                 time.sleep(wait)
                 pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -310,7 +345,7 @@ class Hub:
         """
         parts = urlsplit(_endpoint())
         if parts.scheme != "https" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
-            raise HubError("tls", f"HF_ENDPOINT={_endpoint()} is not encrypted. Use https://.")
+            raise HubError("tls", f"HF_ENDPOINT={endpoint_shown()} is not encrypted. Use https://.")
         try:
             context = verified_context(self._settings)
         except TLSConfigError as error:
@@ -334,21 +369,24 @@ class Hub:
         _set_client(unverified_context())
 
 
-def explain(error: BaseException, repo: str, revision: str) -> HubError:
-    """Find the reason in the whole chain of causes; a certificate failure hides three levels down."""
+def explain(error: BaseException, repo: str, revision: str) -> HubError | None:
+    """Find the reason in the whole chain of causes; a certificate failure hides three levels down.
+
+    Returns None for an error that is none of the network, the Hub or the volume: it is to go up as what it is.
+    """
     chain = list(_causes(error))
 
     def first(kind: type[BaseException]) -> Any:
         return next((cause for cause in chain if isinstance(cause, kind)), None)
 
-    if isinstance(error, HubError):
-        return error
+    if (known := first(HubError)) is not None:  # of a redirect, inside the client's own
+        return cast(HubError, known)
     if (cause := first(ssl.SSLCertVerificationError)) is not None:
         return HubError("tls", _certificate_advice(cause))
-    if first(ssl.SSLError):
-        return HubError("network", "The TLS connection to the Hub broke. Check the proxy or the network.", retry=True)
+    if (broken := first(ssl.SSLError)) is not None:
+        return _explain_handshake(broken)
     answers: tuple[tuple[type[BaseException], Reason, str], ...] = (
-        (errors.OfflineModeIsEnabled, "offline", f"HF_HUB_OFFLINE is set and {repo} is not in the cache. Unset it."),
+        (errors.OfflineModeIsEnabled, "offline", f"{_offline_switch()} and {repo} is not in the cache. Unset it."),
         (errors.GatedRepoError, "not_found", f"{repo} needs a login. Set HF_TOKEN to a token that may read it."),
         (errors.RevisionNotFoundError, "not_found", f"{repo} has no revision {revision}. Change CLIP_APP_REVISION."),
         (
@@ -365,37 +403,80 @@ def explain(error: BaseException, repo: str, revision: str) -> HubError:
     return _explain_system(chain, repo)
 
 
-def _explain_system(chain: list[BaseException], repo: str) -> HubError:
-    on_the_way = any(isinstance(cause, httpx.TransportError) for cause in chain)  # a firewall's EPERM is no file's
-    if not on_the_way and (failure := explain_file_error(*chain)) is not None:
+def _explain_system(chain: list[BaseException], repo: str) -> HubError | None:
+    lost = next((cause for cause in chain if isinstance(cause, (httpx.TransportError, httpx.InvalidURL))), None)
+    if lost is None and (failure := explain_file_error(*chain)) is not None:  # a firewall's EPERM is no file's
         return failure
     response = next((r for cause in chain if (r := getattr(cause, "response", None)) is not None), None)
     if response is not None:
-        after = _retry_after(response)
-        busy = response.status_code == 429 or response.status_code >= 500
-        return HubError(
-            "network",
-            f"The Hub answered {response.status_code}. Try again later.",
-            retry=busy,
-            after=after if busy else None,
-        )
+        return _explain_answer(response)
+    if lost is None and not any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in chain):
+        return None
+    return _explain_transport(lost, chain, repo)
+
+
+def _explain_answer(response: Any) -> HubError:
+    code = response.status_code
+    if code in (401, 403):
+        what = "the token in HF_TOKEN" if _token_is_set() else "a request without a token"
+        advice = "Unset it, or set one that may read this model" if _token_is_set() else "Set HF_TOKEN"
+        return HubError("not_found", f"The Hub refused {what} ({code}). {advice}.")
+    if code in (404, 410, 451):
+        reason = "is withheld for legal reasons" if code == 451 else "is not there"
+        return HubError("not_found", f"The model {reason} ({code}). Change CLIP_APP_MODEL or CLIP_APP_REVISION.")
+    busy = code == 429 or code >= 500
+    after = _retry_after(response) if busy else None
+    return HubError("network", f"The Hub answered {code}. Try again later.", retry=busy, after=after, patient=busy)
+
+
+def _explain_transport(lost: BaseException | None, chain: list[BaseException], repo: str) -> HubError:
+    text = " ".join(str(cause) for cause in chain)
+    if isinstance(lost, httpx.ProxyError):
+        return HubError("network", f"The proxy refused the way to the Hub ({_short(lost)}). Check {_proxy_setting()}.")
+    if isinstance(lost, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
+        setting = "HF_ENDPOINT" if "://" not in _endpoint() else f"HF_ENDPOINT and {_proxy_setting()}"
+        return HubError("network", f"An address has no scheme that is known ({_short(lost)}). Check {setting}.")
+    reason = next((words for mark, words in UNREACHABLE.items() if mark in text), None)
+    said = f" ({reason})" if reason else ""
     return HubError(
         "network",
-        f"The Hub cannot be reached and {repo} is not in the cache. Check the network, the proxy or HF_ENDPOINT.",
+        f"The Hub cannot be reached{said} and {repo} is not in the cache. Check the network, the proxy or HF_ENDPOINT.",
         retry=True,
     )
 
 
+def _explain_handshake(error: ssl.SSLError) -> HubError:
+    reason = error.reason or ""
+    if any(mark in reason for mark in ("UNSUPPORTED_PROTOCOL", "PROTOCOL_VERSION", "WRONG_SSL_VERSION")):
+        return HubError("tls", "The server offers only an old TLS. Ask its owner for TLS 1.2 or newer.")
+    if "CERTIFICATE_REQUIRED" in reason:
+        return HubError("tls", "The server demands a certificate of the client, which is not supported. Ask its owner.")
+    if "KEY_TOO_SMALL" in reason or "MD_TOO_WEAK" in reason:
+        return HubError("tls", WEAK)
+    return HubError("network", "The TLS connection to the Hub broke. Check the proxy or the network.", retry=True)
+
+
 def _certificate_advice(error: ssl.SSLCertVerificationError) -> str:
-    texts = {
-        10: "The Hub's certificate has expired. Check this machine's clock, then ask whoever runs the proxy.",
-        62: "The Hub's certificate is for another host name. Check HF_ENDPOINT.",
-        64: "The Hub's certificate is for another address. Check HF_ENDPOINT.",
-    }
-    unknown = (
-        "The Hub's certificate is not signed by a trusted authority. Set CLIP_APP_CA_BUNDLE to your network's CA file."
-    )
-    return texts.get(error.verify_code, unknown)
+    return CERTIFICATE_ADVICE.get(error.verify_code, UNKNOWN_AUTHORITY)
+
+
+def _short(error: BaseException) -> str:
+    """The error's own words, without a password in an address."""
+    return CREDENTIALS.sub("//", str(error))[:120] or type(error).__name__
+
+
+def _proxy_setting() -> str:
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "HTTP_PROXY", "http_proxy")
+    return next((name for name in names if os.environ.get(name)), "the proxy")
+
+
+def _offline_switch() -> str:
+    name = "HF_HUB_OFFLINE" if os.environ.get("HF_HUB_OFFLINE") else "TRANSFORMERS_OFFLINE"
+    return f"{name} is set" if os.environ.get(name) else "HF_HUB_OFFLINE is set"
+
+
+def _token_is_set() -> bool:
+    return bool(get_token())
 
 
 def _retry_after(response: Any) -> float | None:
@@ -421,6 +502,11 @@ def _endpoint() -> str:
     return str(constants.ENDPOINT)
 
 
+def endpoint_shown() -> str:
+    """The Hub's address, without a password that it may hold."""
+    return CREDENTIALS.sub("//", _endpoint())
+
+
 def _check_space(cache: RepoCache, commit: str, listing: Mapping[str, _Listed]) -> None:
     """Refuse before the first byte what cannot fit."""
     missing = cache.wrong_sizes(commit, {name: Pin(listed.size, "") for name, listed in listing.items()})
@@ -442,9 +528,16 @@ def _set_client(context: ssl.SSLContext) -> None:
         if not any((request.extensions.get("timeout") or {}).values()):
             request.extensions["timeout"] = dict(TIMEOUT)
 
+    def stay_encrypted(request: Any) -> None:
+        """Follow nobody from https to http, where anybody on the way answers; each request comes by here."""
+        if request.url.scheme != "https" and _endpoint().startswith("https://"):
+            target = f"{request.url.scheme}://{request.url.host}"
+            text = f"The Hub sends on to {target}, which is not encrypted. Check HF_ENDPOINT and the proxy."
+            raise HubError("tls", text)
+
     def factory() -> Any:
         # The first hook is the client's own: it enforces HF_HUB_OFFLINE.
-        hooks = {"request": [hf_request_event_hook, fill_in_timeout]}
+        hooks = {"request": [hf_request_event_hook, stay_encrypted, fill_in_timeout]}
         return httpx.Client(verify=context, event_hooks=hooks, follow_redirects=True, timeout=None)
 
     set_client_factory(factory)

@@ -27,7 +27,9 @@ class _Discreet(logging.Formatter):
         if error is None or current_request() is None:
             return super().formatException(ei)
         parts: list[str] = []
-        while error is not None:
+        seen: set[int] = set()  # an error may be its own cause
+        while error is not None and id(error) not in seen:
+            seen.add(id(error))
             parts.insert(0, "".join(traceback.format_tb(error.__traceback__)) + type(error).__qualname__)
             error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         return "\n\nand then:\n\n".join(parts)

@@ -28,6 +28,7 @@ __all__ = [
 PREFIX = "CLIP_APP_"
 CPU_ENGINES = ("openvino", "onnxruntime")
 ORIGIN = re.compile(r"https?://[^/\s?#@]+")
+ADDRESS = re.compile(r"https://(?:huggingface\.co|hf\.co)/(?P<id>[\w.-]+/[\w.-]+)(?P<rest>/.+)?/?")  # of a model's page
 DEFAULT_MODEL = "openai/clip-vit-base-patch32"
 
 
@@ -91,6 +92,12 @@ class Settings(BaseSettings):
     @classmethod
     def _by_its_id(cls, value: str) -> str:
         """A short name becomes the id behind it; without a slash nothing else is one but a folder that is there."""
+        if (address := ADDRESS.fullmatch(value)) is not None:
+            if address["rest"]:
+                raise ValueError(f"give the id, {address['id']}, and a revision with CLIP_APP_REVISION")
+            value = address["id"]
+        elif "://" in value:
+            raise ValueError("it is an address; give a Hub id, such as acme/clip, or a folder")
         model = full_id(value)
         if "/" not in model and model != "bundled" and not Path(model).expanduser().is_dir():
             near = nearest(value)

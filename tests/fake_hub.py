@@ -64,6 +64,7 @@ class Fault:
     times: int = 1
     retry_after: int | None = None
     method: str | None = None
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,8 @@ class _Handler(BaseHTTPRequestHandler):
         fault = hub.fault(self.command, path)
         if fault and fault.kind == "status":
             retry = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
-            self._json(int(fault.value), {"error": "try later"}, retry)
+            said = {"X-Error-Message": fault.message} if fault.message else {}
+            self._json(int(fault.value), {"error": "try later"}, retry | said)
         elif fault and fault.kind == "stall":
             time.sleep(fault.value)
             self.close_connection = True

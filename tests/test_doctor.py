@@ -81,7 +81,7 @@ def test_roots_that_end_within_a_month_are_the_operators_to_replace(tmp_path: Pa
         path = write_authority(tmp_path / f"{days}.pem", now + timedelta(days=days))
         findings = look("TLS roots", ca_bundle=path)
         assert levels(findings) == expected
-        assert f"CLIP_APP_CA_BUNDLE: {path}, 1 authorities, the first ends {now + timedelta(days=days):%Y-%m-%d}" in (
+        assert f"CLIP_APP_CA_BUNDLE: {path}, 1 authorities, the next ends {now + timedelta(days=days):%Y-%m-%d}" in (
             finding.text for finding in findings
         )
 

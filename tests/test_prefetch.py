@@ -12,8 +12,10 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -264,6 +266,111 @@ def test_an_unreachable_hub_is_network(machine: Machine) -> None:
     code, text = machine.run(case="nothing listens", HF_ENDPOINT=f"https://localhost:{free_port()}")
     assert code == 11
     assert "cannot be reached" in text
+
+
+def test_nobody_is_followed_from_https_to_http(machine: Machine) -> None:
+    machine.hub.cdn = machine.hub.cdn.replace("https://", "http://")
+    code, text = machine.run(case="a file is redirected to http://")
+    assert code == 10
+    assert "sends on to http://127.0.0.1, which is not encrypted" in text
+    assert not machine.complete
+
+
+@pytest.mark.parametrize("status", [503, 429])
+def test_a_busy_hub_that_does_not_say_when_is_waited_for(machine: Machine, status: int) -> None:
+    machine.hub.faults.append(Fault("/revision/", "status", status, times=4))
+    code, text = machine.run(case=f"{status} four times, without Retry-After")
+    assert code == 0, text
+
+
+INVALID = "Invalid credentials in Authorization header"
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "token", "says"),
+    [
+        (401, INVALID, "hf_revoked", "refused the token in HF_TOKEN (401). Unset it"),
+        (403, "", "hf_narrow", "refused the token in HF_TOKEN (403)"),
+        (403, "", None, "refused a request without a token (403). Set HF_TOKEN"),
+        (451, "", None, "withheld for legal reasons (451)"),
+    ],
+)
+def test_a_refusal_of_the_hub_names_what_to_change(
+    machine: Machine, status: int, message: str, token: str | None, says: str
+) -> None:
+    machine.hub.faults.append(Fault("/api/models/", "status", status, times=99, message=message))
+    case = f"{status} {'with' if token else 'without'} a token"
+    code, text = machine.run(case=case, **({"HF_TOKEN": token} if token else {}))
+    assert (code, says in text) == (15, True), text
+    assert len(machine.hub.requests) == 1, "another try would end the same"
+
+
+def test_a_refused_connection_says_so_and_no_password_is_told(machine: Machine) -> None:
+    endpoint = f"https://ann:secret@localhost:{free_port()}"
+    code, text = machine.run(HF_ENDPOINT=endpoint, case="a password in HF_ENDPOINT")
+    assert code == 11
+    assert "connection refused" in text
+    process = machine.start("doctor", HF_ENDPOINT=endpoint)
+    told, _ = process.communicate(timeout=60)
+    assert "connection refused" in told
+    assert "secret" not in text + told
+
+
+def test_a_proxy_that_refuses_is_named(machine: Machine) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = listening.accept()
+                    with connection:
+                        connection.recv(4096)
+                        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+
+        threading.Thread(target=refuse, daemon=True).start()
+        proxy = f"http://ann:secret@127.0.0.1:{listening.getsockname()[1]}"
+        code, text = machine.run(NO_PROXY="", HTTPS_PROXY=proxy, case="the proxy answers 407")
+    assert code == 11
+    assert "The proxy refused the way to the Hub (407" in text
+    assert "Check HTTPS_PROXY" in text
+    assert "secret" not in text
+
+
+def test_an_error_of_our_own_is_neither_retried_nor_called_network(machine: Machine, tmp_path: Path) -> None:
+    patch = "import clip_app.checkpoint as c\ndef broken(names):\n    raise KeyError('ours')\n"
+    (tmp_path / "sitecustomize.py").write_text(f"{patch}c.missing_files = broken\n")
+    process = machine.start("prefetch", "--no-labels", PYTHONPATH=str(tmp_path))
+    _, err = process.communicate(timeout=60)
+    machine.record("an error of our own", process.returncode, err.splitlines()[-1])
+    assert process.returncode == 1
+    assert "raise KeyError('ours')" in err
+    assert err.endswith("KeyError, which is a fault of clip-app itself. Please report it with what is above.\n")
+    assert "network" not in err
+    assert sum("/revision/" in line for line in machine.hub.log) == 1
+
+
+def test_an_endpoint_that_is_empty_is_none(machine: Machine) -> None:
+    script = "import clip_app; from huggingface_hub import constants; print(constants.ENDPOINT)"
+    run = subprocess.run([sys.executable, "-c", script], env=machine.env | {"HF_ENDPOINT": ""}, capture_output=True)
+    assert run.stdout == b"https://huggingface.co\n"
+
+
+def test_the_switch_that_is_set_is_the_one_that_is_named(machine: Machine) -> None:
+    code, text = machine.run(TRANSFORMERS_OFFLINE="1", case="TRANSFORMERS_OFFLINE, empty cache")
+    assert code == 16
+    assert "TRANSFORMERS_OFFLINE is set" in text
+
+
+@pytest.mark.parametrize("place", ["foreign", "folder"])
+def test_a_file_for_pins_that_will_not_do_is_told_before_the_download(
+    machine: Machine, tmp_path: Path, place: str
+) -> None:
+    path = tmp_path / "pins.json"
+    path.write_text("mine") if place == "foreign" else path.mkdir()
+    code, text = machine.run("prefetch", "--write-pins", str(path), case=f"--write-pins, a {place} one")
+    assert code == 12
+    assert "--write-pins" in text
+    assert machine.hub.requests == []
 
 
 def test_clear_text_is_refused_outside_loopback(machine: Machine) -> None:
@@ -616,6 +723,7 @@ def test_a_volume_without_locks_says_what_to_do(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(LocksUnsupported) as caught, RepoCache(tmp_path, "a/b").lock(time.monotonic() + 1):
         pass
     failure = explain(caught.value, "a/b", "main")
+    assert failure is not None
     assert failure.exit_code == 14
     assert "This volume has no file locks" in str(failure)
     TABLE[f"flock answers {errno.errorcode[code]}"] = failure.exit_code, str(failure)

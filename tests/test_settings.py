@@ -199,3 +199,21 @@ def test_readme_tells_the_default_of_every_number(name: str) -> None:
     names = re.findall(r"`(\w+)`(?!\))", row[0])
     value = row[1].split(", ")[names.index(name.upper())].strip("`").replace(" million", "000000")
     assert float(value) == Settings.model_fields[name].default
+
+
+@pytest.mark.parametrize("address", ["https://huggingface.co/acme/clip", "https://hf.co/acme/clip/"])
+def test_the_address_of_a_models_page_is_its_id(address: str) -> None:
+    assert load_settings(model=address).model == "acme/clip"
+
+
+@pytest.mark.parametrize(
+    ("address", "says"),
+    [
+        ("https://huggingface.co/acme/clip/tree/abc", "give the id, acme/clip, and a revision with CLIP_APP_REVISION"),
+        ("https://other.example/acme/clip", "it is an address; give a Hub id"),
+        ("http://huggingface.co/acme/clip", "it is an address; give a Hub id"),
+    ],
+)
+def test_another_address_says_what_to_give(address: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load_settings(model=address)

@@ -7,17 +7,19 @@ import inspect
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
+import click
 import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
 
 from clip_app.endpoints import CLI
-from clip_app.errors import USAGE, BadOption, ClipAppError
+from clip_app.errors import SOME_FAILED, USAGE, BadOption, ClipAppError
 from clip_app.options import Options
 from clip_app.settings import PREFIX, Settings, load_settings, unknown_variables
 from clip_app.signatures import keyword_parameters, with_signature
@@ -71,10 +73,16 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             command(settings=settings, **arguments)
         except ClipAppError as error:
             fail(error.message, error.exit_code)
+        except (click.exceptions.Exit, click.Abort, click.ClickException):
+            raise
         except KeyboardInterrupt:
             _leave(signal.SIGINT)
         except BrokenPipeError:
             _leave(signal.SIGPIPE)
+        except Exception as error:  # one that nobody expected is said to be that, with where it came from
+            traceback.print_exception(error)
+            name = type(error).__name__
+            fail(f"{name}, which is a fault of clip-app itself. Please report it with what is above.", SOME_FAILED)
 
     described = partial(_setting_flag, obeyed)
     flags = (p.replace(default=None) for p in keyword_parameters(Settings, fields, described))

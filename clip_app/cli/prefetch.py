@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +12,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 
 from clip_app.cli.flags import errors, fail, with_settings
 from clip_app.engines import ENGINES, candidates
-from clip_app.errors import SOME_FAILED, CheckpointError
+from clip_app.errors import SOME_FAILED, CheckpointError, PinFileError
 from clip_app.hub import Hub
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
+from clip_app.pins import read_pins
 from clip_app.pins import write_pins as write_pins_file
 from clip_app.settings import Settings
 from clip_app.source import find_source, local_folder
@@ -44,11 +46,21 @@ def prefetch(
     if settings.model == "bundled" or local_folder(settings.model) is not None:
         errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
     else:
+        if write_pins is not None:
+            _check_pins_file(write_pins)
         _fetch(settings, write_pins, deadline)
     if convert:
         _prepare(settings, photographs)
     if labels:
         _embed_labels(settings)
+
+
+def _check_pins_file(path: Path) -> None:
+    """Before anything is downloaded: that the file can be written, and is one of pins where it is there."""
+    if path.is_dir() or not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise PinFileError(f"--write-pins {path}: it cannot be written. Name a file in a folder that can be.")
+    if path.exists():
+        read_pins(path)
 
 
 def _fetch(settings: Settings, write_pins: Path | None, deadline: float) -> None:
