@@ -363,7 +363,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o664)
+        with suppress(PermissionError):  # some network volumes know no modes
+            Path(name).chmod(0o664)
         Path(name).replace(path)
     except BaseException:
         with suppress(FileNotFoundError):

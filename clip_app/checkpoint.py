@@ -56,6 +56,8 @@ SHARED = (
     "tokenizer_config.json",
     "special_tokens_map.json",
 )
+# What transformers makes a tokenizer of where there is no tokenizer.json.
+SLOW_TOKENIZERS = ({"vocab.json", "merges.txt"}, {"spiece.model"})
 TRANSFORMERS_ONLY = (*SAFETENSORS, "model.safetensors.index.json", "vocab.json", "merges.txt", "spiece.model")
 # The names that exports go by, the exact ones first; a float file's 8-bit form is the last resort of float.
 FLOAT_ENDINGS = ("", "_fp32", "_fp16")
@@ -154,7 +156,7 @@ def missing_files(names: Iterable[str]) -> list[str]:
     formats = formats_in(names)
     if not formats:
         missing.append(_missing_weights(names))
-    elif formats == ("onnx",) and TOKENIZER not in names:
+    elif not (TOKENIZER in names or (formats != ("onnx",) and any(kind <= set(names) for kind in SLOW_TOKENIZERS))):
         missing.append(TOKENIZER)
     return missing
 

@@ -276,6 +276,15 @@ def test_nobody_is_followed_from_https_to_http(machine: Machine) -> None:
     assert not machine.complete
 
 
+def test_a_checkpoint_without_a_tokenizer_is_15_before_the_weights(machine: Machine) -> None:
+    for name in [name for name in machine.hub.files if name in ("tokenizer.json", "vocab.json", "merges.txt")]:
+        del machine.hub.files[name]
+    code, text = machine.run(case="a checkpoint without a tokenizer")
+    assert code == 15
+    assert "has no tokenizer.json" in text
+    assert machine.hub.downloads("model.safetensors") == 0
+
+
 @pytest.mark.parametrize("status", [503, 429])
 def test_a_busy_hub_that_does_not_say_when_is_waited_for(machine: Machine, status: int) -> None:
     machine.hub.faults.append(Fault("/revision/", "status", status, times=4))
