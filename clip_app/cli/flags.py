@@ -13,7 +13,6 @@ from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from pydantic.fields import FieldInfo
 from rich.console import Console
@@ -73,7 +72,7 @@ def with_settings(command: Callable[..., None]) -> Callable[..., None]:
             command(settings=settings, **arguments)
         except ClipAppError as error:
             fail(error.message, error.exit_code)
-        except (click.exceptions.Exit, click.Abort, click.ClickException):
+        except (typer.Exit, typer.Abort, typer.BadParameter):
             raise
         except KeyboardInterrupt:
             _leave(signal.SIGINT)
