@@ -11,29 +11,21 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import os
 import re
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import numpy as np
 from gradio_client import Client, handle_file
+from sides import running, start_clip_app
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "search.md"
 EXAMPLES = ROOT / "clip_app" / "examples"
 ALONE = 40  # times that the one photograph is asked about while nothing else happens
 EVERY_SECONDS = 0.5
-READY_SECONDS = 300
 
 
 def main() -> None:
@@ -44,7 +36,10 @@ def main() -> None:
     given = parser.parse_args()
     found = sorted(path for path in given.photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
     paths = list(itertools.islice(itertools.cycle(found), given.pictures))
-    with served() as url:
+    app = start_clip_app("bundled", {})
+    with running(app):
+        app.seconds_until("/readyz")
+        url = f"http://127.0.0.1:{app.port}"
         ask(url, 5)  # the first ones are slower
         alone = ask(url, ALONE)
         beside, seconds, updates = together(url, paths)
@@ -61,36 +56,6 @@ def main() -> None:
     block = f"<!-- batch -->\n{table}\n\n{said}\n<!-- end of batch -->"
     page = re.sub(r"<!-- batch -->.*<!-- end of batch -->", lambda _: block, PAGE.read_text("utf-8"), flags=re.S)
     PAGE.write_text(page, encoding="utf-8")
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Start the app on a free port, and stop it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "clip_app", "serve", "--model", "bundled", "--port", str(port)]
-    with tempfile.TemporaryDirectory() as folder:
-        quiet = {"CLIP_APP_LOG_LEVEL": "warning", "TMPDIR": folder}
-        process = subprocess.Popen(command, env=os.environ | quiet)
-        try:
-            deadline = time.monotonic() + READY_SECONDS
-            while not is_ready(url):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise SystemExit("the app did not become ready")
-                time.sleep(0.2)
-            yield url
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait(60)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/readyz").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def ask(url: str, most: int | None, until: threading.Event | None = None) -> list[float]:

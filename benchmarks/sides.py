@@ -70,7 +70,7 @@ class Server:
             self.process.wait()
 
 
-def start_clip_app(checkpoint: Path, env: dict[str, str]) -> Server:
+def start_clip_app(checkpoint: Path | str, env: dict[str, str]) -> Server:
     port = free_port()
     command = [sys.executable, "-m", "clip_app", "serve", "--port", str(port), "--log-level", "error"]
     return Server([*command, "--model", str(checkpoint), "--fallback", "none"], port, env)

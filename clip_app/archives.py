@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 
 from clip_app.errors import BadArchive, ClipAppError, ImageTooLarge
 from clip_app.images import display_name
+from clip_app.junk import is_junk
 
 __all__ = ["MOST_UNPACKED", "Allowance", "Archive", "Packed", "is_archive"]
 
@@ -29,7 +30,6 @@ SAYS_UTF8 = 0x800
 HEADER = 30  # bytes, the least before a file's own
 PIECE = 1 << 16  # bytes that are unpacked at once
 LONGEST_NAME = 255
-JUNK = ("thumbs.db", "desktop.ini")
 # What zipfile raises on archives that are not as they should be.
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
@@ -68,7 +68,7 @@ class Archive:
             raise _damaged() from error
         self._room = _room((info.header_offset for info in self._zip.infolist()), self._zip.start_dir)
         named = [Packed(_shown(info), info) for info in self._zip.infolist() if not info.is_dir()]
-        self.files = [packed for packed in named if not _is_junk(packed.name)]
+        self.files = [packed for packed in named if not is_junk(packed.name)]
 
     def __enter__(self) -> Archive:
         return self
@@ -151,12 +151,6 @@ def _shown(info: zipfile.ZipInfo) -> str:
             name = name.encode("cp437").decode("utf-8")
     parts = (display_name(part) for part in name.replace("\\", "/").split("/"))
     return "/".join(part for part in parts if part not in ("", ".", ".."))[-LONGEST_NAME:]
-
-
-def _is_junk(name: str) -> bool:
-    """Whether a system left it there without being asked."""
-    parts = name.lower().split("/")
-    return any(part.startswith(".") or part == "__macosx" for part in parts) or parts[-1] in JUNK
 
 
 def _damaged() -> BadArchive:

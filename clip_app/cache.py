@@ -348,6 +348,8 @@ def explain_file_error(*errors: BaseException) -> HubError | None:
     codes = {error.errno for error in errors if isinstance(error, OSError)}
     if codes & {errno.ENOSPC, errno.EDQUOT}:
         return HubError("disk_full", "The disk is full. Free space where HF_HOME points, or give it a larger volume.")
+    if codes & {errno.ENOTDIR, errno.EEXIST, errno.ELOOP}:
+        return HubError("permissions", "The cache is no folder: HF_HOME leads to a file or a broken link. Set HF_HOME.")
     if codes & {errno.EACCES, errno.EPERM, errno.EROFS}:
         return HubError(
             "permissions", "The cache cannot be written. Make the folder of HF_HOME writable for this user."

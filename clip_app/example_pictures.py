@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clip_app.errors import LabelFileError
+from clip_app.junk import is_junk
 
-__all__ = ["MOST_OF_A_LABEL", "Example", "find_examples"]
+__all__ = ["MOST_OF_A_LABEL", "Example", "find_examples", "folders_in"]
 
 MOST_OF_A_LABEL = 100
 MOST_BYTES = 100_000_000  # of one picture
-JUNK = ("thumbs.db", "desktop.ini")
 
 
 @dataclass(frozen=True)
@@ -34,10 +33,10 @@ def find_examples(folder: Path, root: Path, group: str) -> list[Example]:
         LabelFileError: a label's folder is empty or has too many, a picture cannot be read or lies elsewhere.
     """
     found = []
-    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+    for inner in folders_in(folder, group):
         label = " ".join(inner.name.replace("_", " ").split())
-        paths = list(_files(inner))
         where = f"{group}/{inner.name}"
+        paths = [path for path in _listed(inner, where) if path.is_file()]
         if not paths:
             raise LabelFileError(f"{where}: there is no picture in it. Put some in, or remove the folder")
         if len(paths) > MOST_OF_A_LABEL:
@@ -46,10 +45,20 @@ def find_examples(folder: Path, root: Path, group: str) -> list[Example]:
     return found
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and path.name.lower() not in JUNK:
-            yield path
+def folders_in(folder: Path, where: str) -> list[Path]:
+    """List the folders in a folder, by name.
+
+    Raises:
+        LabelFileError: it may not be read.
+    """
+    return [path for path in _listed(folder, where) if path.is_dir()]
+
+
+def _listed(folder: Path, where: str) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if not is_junk(path.name))
+    except OSError as error:
+        raise LabelFileError(f"{where}: the folder cannot be read: {error.strerror}") from None
 
 
 def _hash(path: Path, root: Path, where: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import re
@@ -70,6 +71,17 @@ CERTIFICATE_ADVICE = {
     67: WEAK,
     68: WEAK,
 }
+NOT_THE_HUB = (
+    "It may be a login or block page of the network. Open it in a browser, or check HF_ENDPOINT and the proxy."
+)
+# What the Hub's client raises of a connection or a file that broke off, beside its own library's errors.
+BROKEN = (
+    ConnectionError,
+    TimeoutError,
+    errors.LocalEntryNotFoundError,
+    errors.HfHubHTTPError,
+    errors.FileMetadataError,
+)
 UNREACHABLE = {
     "refused": "connection refused",
     "Name or service not known": "its name is not known",
@@ -410,9 +422,14 @@ def _explain_system(chain: list[BaseException], repo: str) -> HubError | None:
     response = next((r for cause in chain if (r := getattr(cause, "response", None)) is not None), None)
     if response is not None:
         return _explain_answer(response)
-    if lost is None and not any(isinstance(cause, (ConnectionError, TimeoutError)) for cause in chain):
-        return None
-    return _explain_transport(lost, chain, repo)
+    if lost is not None or any(isinstance(cause, BROKEN) for cause in chain):
+        return _explain_transport(lost, chain, repo)
+    if any(isinstance(cause, json.JSONDecodeError) for cause in chain):
+        return HubError("network", f"What answers at {endpoint_shown()} is not the Hub. {NOT_THE_HUB}")
+    refused = next((cause for cause in chain if isinstance(cause, OSError) and cause.errno), None)
+    if refused is not None:
+        return HubError("permissions", f"The cache's volume answered: {refused.strerror}. Check the folder of HF_HOME.")
+    return None
 
 
 def _explain_answer(response: Any) -> HubError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clip_app.errors import BadOption, LabelFileError
-from clip_app.example_pictures import Example, find_examples
+from clip_app.example_pictures import Example, find_examples, folders_in
 
 __all__ = [
     "DEFAULT_NEUTRAL",
@@ -18,6 +18,7 @@ __all__ = [
     "LabelGroup",
     "choose_groups",
     "fill",
+    "group_names",
     "load_groups",
     "preset_folder",
     "query_group",
@@ -77,10 +78,14 @@ def load_groups(*folders: Path) -> dict[str, LabelGroup]:
             except (OSError, UnicodeDecodeError):
                 raise LabelFileError(f"{path.name}: it cannot be read as UTF-8 text") from None
             groups[path.stem] = parse_group(path.stem, text)
-        for pictures in sorted(folder.iterdir()):
-            if pictures.is_dir() and not pictures.name.startswith((".", "_")):
-                groups[pictures.name] = with_examples(groups.get(pictures.name), pictures, root=folder)
+        for pictures in folders_in(folder, folder.name):
+            groups[pictures.name] = with_examples(groups.get(pictures.name), pictures, root=folder)
     return groups
+
+
+def group_names(folder: Path) -> set[str]:
+    """Name the groups of a folder without reading them."""
+    return {path.stem for path in folder.glob("*.txt")} | {path.name for path in folders_in(folder, folder.name)}
 
 
 def with_examples(words: LabelGroup | None, folder: Path, *, root: Path, name: str | None = None) -> LabelGroup:

@@ -18,7 +18,7 @@ from clip_app.batching import MicroBatcher
 from clip_app.checkpoint import default_groups
 from clip_app.engines import ENGINES, Choice, candidates
 from clip_app.errors import CheckpointError, ClipAppError, EngineUnavailable, HubError
-from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, load_groups
+from clip_app.labels import DEFAULT_NEUTRAL, LabelGroup, group_names, load_groups
 from clip_app.machine import available_cpus
 from clip_app.model import Model, load_model
 from clip_app.settings import Settings
@@ -160,7 +160,7 @@ def _offered(
     offered = brought | dict(groups)
     if not brought:
         return offered, list(offered)
-    operators = set(load_groups(settings.labels_dir)) if settings.labels_dir else set()
+    operators = group_names(settings.labels_dir) if settings.labels_dir else set()
     asked = {*brought, *default_groups(source.folder), *operators}
     return offered, [name for name in offered if name in asked]
 

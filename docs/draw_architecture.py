@@ -70,7 +70,7 @@ ROOMS = {
         "signatures",
         "telemetry",
     ),
-    "the ground": ("settings", "errors", "machine"),
+    "the ground": ("settings", "errors", "machine", "junk"),
 }
 PLACES = {
     "faces": (0.5, 7),

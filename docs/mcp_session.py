@@ -9,47 +9,18 @@ import asyncio
 import base64
 import json
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from real_server import served
 
 PAGE = Path(__file__).parent / "mcp.md"
 EXAMPLES = Path(__file__).parent.parent / "clip_app" / "examples"
 SESSION = re.compile(r"<!-- session -->\n.*?<!-- end -->", re.DOTALL)
 LONGEST = 400  # of a text; base64 of a picture is longer
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Serve the bundled model on a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "clip_app", "serve", "--model", "bundled", "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while process.poll() is None:
-            try:
-                with urllib.request.urlopen(f"{url}/readyz"):
-                    break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def shortened(value: Any) -> Any:

@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from real_server import served
 
 IMAGES = Path(__file__).parent / "images"
 PICTURES = Path(__file__).parents[1] / "clip_app" / "examples"
@@ -38,28 +31,6 @@ PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch":
 def launch(playwright: Playwright) -> Browser:
     """Start the browser that is installed, or playwright's own."""
     return playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """Serve the bundled model: its page looks the same on every machine."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "clip_app", "serve", "--model", "bundled", "--port", str(port)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(600):
-            try:
-                with urllib.request.urlopen(f"{url}/readyz"):
-                    break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def ask(page: Page, url: str, example: str, *labels: str) -> None:

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import filelock
 import httpx
@@ -47,6 +48,9 @@ from clip_app.model import Model, load_model
 from clip_app.server import create_app
 from clip_app.settings import load_settings
 from clip_app.source import Source, bundled_source, folder_source
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
 NO_CUDA = "no CUDA device"
@@ -308,6 +312,24 @@ def server() -> Iterator[str]:
     """The app on the bundled model, shared by all tests that only talk to it."""
     with served("--model", "bundled") as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser; its library is imported by the tests that use it."""
+    from real_browser import chromium
+
+    with chromium() as started:
+        yield started
+
+
+@pytest.fixture
+def page(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Page]:
+    """The page as a visitor opens it; ``both_widths`` of real_browser opens it on a desktop and on a phone."""
+    from real_browser import visit
+
+    with visit(browser, server, **getattr(request, "param", {})) as opened:
+        yield opened
 
 
 def need(program: str) -> pytest.MarkDecorator:

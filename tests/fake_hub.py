@@ -59,7 +59,7 @@ class Fault:
     """
 
     match: str
-    kind: Literal["cut", "short", "flip", "status", "stall"]
+    kind: Literal["cut", "short", "flip", "status", "stall", "page"]
     value: float = 0.5
     times: int = 1
     retry_after: int | None = None
@@ -189,6 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
             retry = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
             said = {"X-Error-Message": fault.message} if fault.message else {}
             self._json(int(fault.value), {"error": "try later"}, retry | said)
+        elif fault and fault.kind == "page":  # of whoever stands between
+            self._head(200, {"Content-Type": "text/html", "Content-Length": "13"})
+            self.wfile.write(b"<h1>Login</h1>"[:13])
         elif fault and fault.kind == "stall":
             time.sleep(fault.value)
             self.close_connection = True

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 QUIET = (
@@ -18,6 +19,7 @@ QUIET = (
 PATIENCE = 30_000  # milliseconds, to end a hang
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1440, "height": 1000}}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+both_widths = pytest.mark.parametrize("page", [DESKTOP, PHONE], ids=["desktop", "phone"], indirect=True)
 # Adds up what moves although nobody pressed anything: web.dev/cls, without its session windows.
 WATCH_SHIFTS = """
 window.shift = 0;

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from conftest import need, served
 from gradio_client import Client
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from clip_app.archives import MOST_UNPACKED
 from clip_app.batch import MOST_PICTURES
@@ -54,15 +54,6 @@ def blocks() -> Iterator[Any]:
 def info(server: str) -> dict[str, Any]:
     endpoints: dict[str, Any] = httpx.get(f"{server}/gradio_api/info").json()["named_endpoints"]
     return endpoints
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -308,6 +299,7 @@ def test_the_documents_limits_are_those_of_the_code() -> None:
         f"| bytes of one picture | {settings['max_upload_mb']} MB | `CLIP_APP_MAX_UPLOAD_MB` |",
         f"| {settings['max_pixels'] // 1_000_000} million | `CLIP_APP_MAX_PIXELS` |",
         f"| pictures in one REST request | {IMAGES_PER_REQUEST} |",
+        f"| pictures in one search of `/mcp` | {IMAGES_PER_REQUEST} |",
         f"| pictures in one call of `/analyze_batch` or `/search`, those in archives too | {MOST_PICTURES:,} |",
         f"| bytes that the archives of one call unpack to | {MOST_UNPACKED // 10**9} GB, of each picture ",
         f"| calls of `/analyze_batch` and `/search` at once; more wait in the queue | {CALLS_AT_ONCE} |",

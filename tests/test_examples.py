@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from clip_app.bank import LabelBank, LabelStore
 from clip_app.errors import LabelFileError
 from clip_app.example_pictures import MOST_OF_A_LABEL
 from clip_app.few_shot import Matrix, mixed
-from clip_app.labels import LabelGroup, load_groups
+from clip_app.labels import LabelGroup, group_names, load_groups
 from clip_app.model import Model
 
 
@@ -108,9 +109,26 @@ def test_junk_is_passed_over_and_an_empty_folder_stops_the_start(labels: Path) -
     folder = labels / "things" / "kind_zq"
     for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
         (folder / name).write_bytes(b"junk")
+    (labels / "lost+found").mkdir()  # of a volume's root
     assert len(load_groups(labels)["things"].examples) == 18
     (labels / "things" / "kind_new").mkdir()
     with pytest.raises(LabelFileError, match="things/kind_new: there is no picture in it"):
+        load_groups(labels)
+
+
+def test_the_names_of_groups_need_no_picture_to_be_read(labels: Path) -> None:
+    (labels / "birds.txt").write_text("wren\n")
+    assert group_names(labels) == set(load_groups(labels)) == {"things", "birds"}
+
+
+def test_a_folder_that_may_not_be_read_stops_the_start_by_its_name(
+    labels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> object:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)  # root may read everything
+    with pytest.raises(LabelFileError, match="the folder cannot be read: Permission denied"):
         load_groups(labels)
 
 

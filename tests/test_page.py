@@ -6,7 +6,6 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -15,21 +14,9 @@ from conftest import free_port, need, served
 from gradio_client import Client, handle_file
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from real_browser import PHONE, add_label, answered, chromium, labels, put_in, verdict, visit
+from real_browser import PHONE, add_label, answered, labels, put_in, verdict, visit
 
 pytestmark = need("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    with visit(browser, server) as page:
-        yield page
 
 
 def test_a_photograph_shows_its_bars_and_all_four_faces_agree(

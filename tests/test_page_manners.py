@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -13,19 +13,13 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import need
 from playwright.sync_api import Browser, Page, expect
-from real_browser import DESKTOP, PHONE, add_label, answered, chromium, labels, put_in, visit
+from real_browser import DESKTOP, PHONE, add_label, answered, labels, put_in, visit
 
 from clip_app.view import PAGE_FILES
 
 TEXTS = {path.stem: json.loads(path.read_text("utf-8")) for path in (PAGE_FILES / "texts").glob("*.json")}
 SCREENS = {"desktop": DESKTOP, "phone": PHONE}
 Scheme = Literal["light", "dark"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 def findings(page: Page) -> list[tuple[str, str, str]]:

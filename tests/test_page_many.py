@@ -7,34 +7,19 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import need
 from PIL import Image
-from playwright.sync_api import Browser, Locator, Page, Route, expect
-from real_browser import DESKTOP, PHONE, add_label, answered, chromium, verdict, visit
+from playwright.sync_api import Locator, Page, Route, expect
+from real_browser import add_label, answered, both_widths, verdict
 
-pytestmark = need("chromium")
+pytestmark = [need("chromium"), both_widths]
 
 SUBJECTS = "{http://purl.org/dc/elements/1.1/}subject//{http://www.w3.org/1999/02/22-rdf-syntax-ns#}li"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    options: dict[str, Any] = request.param
-    with visit(browser, server, **options) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,11 @@ from conftest import need, served, small_checkpoint, warm
 from fake_hub import REVISION, FakeHub
 from PIL import Image
 from playwright.sync_api import Browser, Page, Request, expect
-from real_browser import answered, chromium, labels, put_in, verdict, visit
+from real_browser import answered, labels, put_in, verdict
 
 pytestmark = need("chromium")
 
 ORIENTATION, GPS, MAKE = 0x0112, 0x8825, 0x010F
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    with visit(browser, server) as page:
-        yield page
 
 
 class Sent:

@@ -9,16 +9,10 @@ import pytest
 from conftest import need, served
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
-from real_browser import add_label, answered, chromium, put_in, verdict, visit
+from real_browser import add_label, answered, put_in, verdict, visit
 from real_nginx import Prefix, nginx
 
 pytestmark = [need("chromium"), need("nginx")]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import need
 from playwright.sync_api import Browser, Page, expect
-from real_browser import add_label, answered, chromium, labels, put_in, visit
+from real_browser import add_label, answered, labels, put_in, visit
 
 pytestmark = need("chromium")
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser, server: str) -> Iterator[Page]:
-    with visit(browser, server) as page:
-        yield page
 
 
 def chips(page: Page) -> list[str]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from conftest import need
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
-from real_browser import DESKTOP, PHONE, add_label, answered, chromium, put_in, visit
+from playwright.sync_api import Page, expect
+from real_browser import add_label, answered, both_widths, put_in
 
-pytestmark = need("chromium")
+pytestmark = [need("chromium"), both_widths]
 
 # Where the map is brightest, as shares of its width and height.
 BRIGHTEST = """canvas => {
@@ -22,19 +20,6 @@ BRIGHTEST = """canvas => {
   for (let i = 0; i < data.length; i += 4) if (data[i] + data[i + 1] > data[best] + data[best + 1]) best = i;
   return [best / 4 % canvas.width / canvas.width, Math.floor(best / 4 / canvas.width) / canvas.height];
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
-
-
-@pytest.fixture(params=[DESKTOP, PHONE], ids=["desktop", "phone"])
-def page(browser: Browser, server: str, request: pytest.FixtureRequest) -> Iterator[Page]:
-    options: dict[str, Any] = request.param
-    with visit(browser, server, **options) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")

@@ -345,6 +345,21 @@ def test_a_proxy_that_refuses_is_named(machine: Machine) -> None:
     assert "secret" not in text
 
 
+def test_a_login_page_instead_of_the_hub_is_told(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("/api/models/", "page", times=99))
+    code, text = machine.run(case="a login page answers")
+    assert code == 11
+    assert f"What answers at {machine.hub.endpoint} is not the Hub" in text
+
+
+@pytest.mark.parametrize("kind", ["file", "broken link"])
+def test_a_home_that_is_no_folder_is_14(machine: Machine, kind: str) -> None:
+    machine.home.write_text("mine") if kind == "file" else machine.home.symlink_to(machine.home / "nowhere")
+    code, text = machine.run(case=f"HF_HOME is a {kind}")
+    assert code == 14
+    assert "Set HF_HOME" in text
+
+
 def test_an_error_of_our_own_is_neither_retried_nor_called_network(machine: Machine, tmp_path: Path) -> None:
     patch = "import clip_app.checkpoint as c\ndef broken(names):\n    raise KeyError('ours')\n"
     (tmp_path / "sitecustomize.py").write_text(f"{patch}c.missing_files = broken\n")
