@@ -66,7 +66,7 @@ def test_several_files_are_answered_and_a_bad_one_is_a_tile_with_its_reason(page
     finished(page, 4)
     expect(tile(page, "coffee.jpg")).to_contain_text("cup of coffee")
     expect(tile(page, "cat.jpg").locator("img")).to_be_visible()
-    expect(tile(page, "broken.png")).to_contain_text("not a picture that can be read")
+    expect(tile(page, "broken.png")).to_contain_text("broken.png This file is not a picture that can be read")
     expect(page.locator("#ca-many-said")).to_contain_text("1 failed")
 
 

@@ -261,7 +261,9 @@ function makeTile(item, { open, similar }) {
       image.hidden = false;
     }
     const said = says(item);
-    words.textContent = score == null ? said : `${said} · ${number(score, 2)}`;
+    // What cannot be seen is told by its name.
+    const name = item.state === "failed" ? [make("strong", {}, item.name.split("/").at(-1)), " "] : [];
+    words.replaceChildren(...name, score == null ? said : `${said} · ${number(score, 2)}`);
     tile.dataset.state = item.state;
     tile.classList.toggle("ca-beyond", !relevant);
     button.title = item.name;
