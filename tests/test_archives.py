@@ -98,9 +98,17 @@ def test_a_bad_file_leaves_the_others() -> None:
     assert isinstance(bad, BadArchive)
 
 
-@pytest.mark.parametrize(
-    "data", [A[:-30], A[: len(A) // 2], LOCAL, LOCAL + bytes(100), END + bytes(10), patched(A, CENTRAL, 0, "<I", 7)]
-)
+WHOLE_IS_NOT = {
+    "without its end": A[:-30],
+    "half of it": A[: len(A) // 2],
+    "four bytes": LOCAL,
+    "nothing behind them": LOCAL + bytes(100),
+    "an end alone": END + bytes(10),
+    "another list": patched(A, CENTRAL, 0, "<I", 7),
+}
+
+
+@pytest.mark.parametrize("data", WHOLE_IS_NOT.values(), ids=WHOLE_IS_NOT)
 def test_an_archive_that_is_not_whole_is_damaged(data: bytes) -> None:
     with pytest.raises(BadArchive, match="damaged"):
         Archive(io.BytesIO(data))

@@ -15,7 +15,8 @@ def packed(*files: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> byt
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w", method) as archive:
         for name, content in files:
-            archive.writestr(name, content)
+            # Of one date, so that the bytes are the same in every process.
+            archive.writestr(zipfile.ZipInfo(name), content, compress_type=method)
     return made.getvalue()
 
 
