@@ -348,13 +348,19 @@ def explain_file_error(*errors: BaseException) -> HubError | None:
     codes = {error.errno for error in errors if isinstance(error, OSError)}
     if codes & {errno.ENOSPC, errno.EDQUOT}:
         return HubError("disk_full", "The disk is full. Free space where HF_HOME points, or give it a larger volume.")
-    if codes & {errno.ENOTDIR, errno.EEXIST, errno.ELOOP}:
+    if codes & {errno.ENOTDIR, errno.EEXIST, errno.ELOOP} and _leads_to_no_folder(cache_root()):
         return HubError("permissions", "The cache is no folder: HF_HOME leads to a file or a broken link. Set HF_HOME.")
     if codes & {errno.EACCES, errno.EPERM, errno.EROFS}:
         return HubError(
             "permissions", "The cache cannot be written. Make the folder of HF_HOME writable for this user."
         )
     return None
+
+
+def _leads_to_no_folder(path: Path) -> bool:
+    """Whether a file or a broken link is in the way of a folder that may not be there yet."""
+    first = next((place for place in (path, *path.parents) if os.path.lexists(place)), path)
+    return not first.is_dir()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
