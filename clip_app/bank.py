@@ -17,11 +17,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from clip_app.cache import write_atomically
 from clip_app.engines import Embeddings
 from clip_app.errors import ClipAppError
 from clip_app.example_pictures import MOST_BYTES, Example
 from clip_app.few_shot import mixed
+from clip_app.hub.cache import write_atomically
 from clip_app.images import decode
 from clip_app.labels import REQUEST_GROUP, LabelGroup, fill
 from clip_app.model import Model

@@ -13,7 +13,6 @@ from typing import Literal
 from huggingface_hub import constants
 from pydantic import BaseModel
 
-from clip_app.cache import NO_LOCKS, cache_root, find_snapshot, hash_file
 from clip_app.checkpoint import variant_of
 from clip_app.engines import ENGINES, candidates
 from clip_app.errors import (
@@ -25,12 +24,13 @@ from clip_app.errors import (
     Reason,
     TLSConfigError,
 )
-from clip_app.hub import Hub, endpoint_shown
+from clip_app.hub.cache import NO_LOCKS, cache_root, find_snapshot, hash_file
+from clip_app.hub.fetch import Hub, endpoint_shown
+from clip_app.hub.tls import sources
 from clip_app.machine import available_cpus, has_bfloat16
 from clip_app.serving import open_model
 from clip_app.settings import Settings, insecure_variables, unknown_variables
 from clip_app.source import Source, local_folder, present_source
-from clip_app.tls import sources
 
 __all__ = ["Finding", "examine", "exit_code"]
 

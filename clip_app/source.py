@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clip_app import __version__
-from clip_app.cache import Snapshot, cache_root, find_snapshot
 from clip_app.checkpoint import Format, check_folder, formats_in, list_files, variant_of
 from clip_app.errors import CheckpointError
+from clip_app.hub.cache import Snapshot, cache_root, find_snapshot
 from clip_app.settings import Settings
 
 __all__ = [
@@ -100,7 +100,7 @@ def find_source(settings: Settings, progress: Callable[[int, int], None] = lambd
     if (source := present_source(settings)) is not None:
         return source
     # The Hub's client takes half a second, and a complete cache needs none of it.
-    from clip_app.hub import Hub  # noqa: PLC0415
+    from clip_app.hub.fetch import Hub  # noqa: PLC0415
 
     hub = Hub(settings)
     snapshot = hub.fetch(settings.model, settings.revision, progress)

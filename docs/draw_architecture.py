@@ -59,7 +59,7 @@ ROOMS = {
         "observation",
     ),
     "model and engines": ("model", "engines", "checkpoint", "tokenizer"),
-    "the Hub and its cache": ("source", "hub", "cache", "pins", "models", "tls"),
+    "the Hub and its cache": ("source", "hub", "models"),
     "said by all": (
         "options",
         "labels",

@@ -42,8 +42,8 @@ os.environ.setdefault("CLIP_APP_THREADS", "1")
 from checkpoint import make_checkpoint
 
 from clip_app.bank import LabelBank, LabelStore
-from clip_app.cache import RepoCache
 from clip_app.engines import Choice, Device, Precision
+from clip_app.hub.cache import RepoCache
 from clip_app.model import Model, load_model
 from clip_app.server import create_app
 from clip_app.settings import load_settings

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from clip_app.cache import (
+from clip_app.hub.cache import (
     LocksUnsupported,
     LockTimeout,
     RepoCache,
@@ -26,8 +26,8 @@ from clip_app.cache import (
     hash_file,
     write_atomically,
 )
+from clip_app.hub.pins import Pin
 from clip_app.models import DEFAULT_REVISIONS
-from clip_app.pins import Pin
 from clip_app.settings import DEFAULT_MODEL
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"

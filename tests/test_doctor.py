@@ -17,10 +17,10 @@ from certificates import write_authority
 from conftest import small_checkpoint
 from huggingface_hub import constants
 
-from clip_app.cache import RepoCache, hash_file
 from clip_app.doctor import Finding, examine, exit_code
 from clip_app.engines.agreement import Agreement
 from clip_app.engines.conversion import Converted, conversions
+from clip_app.hub.cache import RepoCache, hash_file
 from clip_app.machine import available_cpus
 from clip_app.settings import load_settings
 from clip_app.source import bundled_folder, folder_source

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from clip_app.errors import PinFileError
+from clip_app.hub.pins import BUILT_IN, Pin, read_pins, write_pins
 from clip_app.models import DEFAULT_REVISIONS, MODELS
-from clip_app.pins import BUILT_IN, Pin, read_pins, write_pins
 from clip_app.settings import DEFAULT_MODEL
 
 TRUSTED = ("every file", "the weights")

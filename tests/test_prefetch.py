@@ -26,7 +26,7 @@ from checkpoint import export_pair
 from conftest import free_port, small_checkpoint, warm
 from fake_hub import REVISION, Authority, FakeHub, Fault, digest, size
 
-from clip_app.cache import RepoCache, hash_file
+from clip_app.hub.cache import RepoCache, hash_file
 from clip_app.source import examples_folder
 
 TABLE: dict[str, tuple[int, str]] = {}
@@ -531,7 +531,7 @@ def test_a_second_user_shares_the_cache(machine: Machine, tmp_path: Path) -> Non
     ]
     assert unreadable == []
     script = (
-        "import os, sys; from clip_app.cache import RepoCache, hash_file; from pathlib import Path; "
+        "import os, sys; from clip_app.hub.cache import RepoCache, hash_file; from pathlib import Path; "
         f"os.setgroups([]); os.setgid({other}); os.setuid({other}); "
         f"cache = RepoCache(Path({str(machine.home / 'hub')!r}), {machine.hub.repo!r}); "
         f"files = cache.read_marker({REVISION!r}); "
@@ -737,8 +737,8 @@ def test_another_program_that_downloads_the_same_file_is_not_waited_for_for_ever
 
 @pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP, errno.EIO])
 def test_a_volume_without_locks_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
-    from clip_app.cache import LocksUnsupported
-    from clip_app.hub import explain
+    from clip_app.hub.cache import LocksUnsupported
+    from clip_app.hub.fetch import explain
 
     def refuse(file: int, how: int) -> None:
         raise OSError(code, os.strerror(code))

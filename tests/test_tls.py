@@ -14,8 +14,8 @@ from certificates import handshake, write_authority
 from fake_hub import Authority
 
 from clip_app.errors import TLSConfigError
+from clip_app.hub.tls import find_operator_files, sources, unverified_context, verified_context
 from clip_app.settings import Settings, load_settings
-from clip_app.tls import find_operator_files, sources, unverified_context, verified_context
 
 NOBODY = 65534
 

@@ -12,9 +12,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from clip_app.cache import find_snapshot
 from clip_app.checkpoint import Variant
 from clip_app.cli.flags import with_settings
+from clip_app.hub.cache import find_snapshot
 from clip_app.models import MODELS, ModelRow, measured
 from clip_app.settings import Settings
 

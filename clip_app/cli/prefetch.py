@@ -13,11 +13,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from clip_app.cli.flags import errors, fail, with_settings
 from clip_app.engines import ENGINES, candidates
 from clip_app.errors import SOME_FAILED, CheckpointError, PinFileError
-from clip_app.hub import Hub
+from clip_app.hub.fetch import Hub
+from clip_app.hub.pins import read_pins
+from clip_app.hub.pins import write_pins as write_pins_file
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
-from clip_app.pins import read_pins
-from clip_app.pins import write_pins as write_pins_file
 from clip_app.settings import Settings
 from clip_app.source import find_source, local_folder
 from clip_app.status import describe

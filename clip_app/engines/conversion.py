@@ -22,11 +22,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clip_app.cache import write_atomically
 from clip_app.checkpoint import Variant
 from clip_app.engines.agreement import Agreement
 from clip_app.errors import CheckpointError
-from clip_app.pins import Pin, Pins
+from clip_app.hub.cache import write_atomically
+from clip_app.hub.pins import Pin, Pins
 from clip_app.tokenizer import Padding
 
 if TYPE_CHECKING:

@@ -20,13 +20,13 @@ import openvino
 import torch
 from torch.nn import functional as F
 
-from clip_app.cache import hash_file
 from clip_app.checkpoint import Variant, check_folder, read_preprocessing
 from clip_app.engines import Embeddings
 from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, UNUSABLE, Converted
 from clip_app.engines.photographs import read_photographs
 from clip_app.engines.torch import TorchEncoders, open_checkpoint
 from clip_app.errors import CheckpointError
+from clip_app.hub.cache import hash_file
 from clip_app.labels import fill, load_groups, preset_folder
 from clip_app.tokenizer import Tokenizer
 

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import openvino
 
-from clip_app.cache import explain_file_error, hash_file
 from clip_app.checkpoint import find_pair, list_files, variant_of
 from clip_app.engines import Choice, Device, Embeddings, Encoders, EngineFinding, Precision
 from clip_app.engines.conversion import (
@@ -28,6 +27,7 @@ from clip_app.engines.conversion import (
 )
 from clip_app.engines.onnx_pair import Port, describe_pair, open_pair, unusable_file
 from clip_app.errors import CheckpointError, EngineUnavailable
+from clip_app.hub.cache import explain_file_error, hash_file
 from clip_app.machine import release_mapped
 from clip_app.preprocessing import Pixels
 from clip_app.source import Source, examples_folder

@@ -22,7 +22,10 @@ from huggingface_hub.utils import httpx
 from huggingface_hub.utils._http import hf_request_event_hook
 from tqdm import tqdm
 
-from clip_app.cache import (
+from clip_app.checkpoint import choose_files, list_files, missing_files, variant_of, within
+from clip_app.engines import preferred_format
+from clip_app.errors import CheckpointError, HubError, PinFileError, Reason, TLSConfigError
+from clip_app.hub.cache import (
     COMMIT,
     RepoCache,
     Snapshot,
@@ -33,13 +36,10 @@ from clip_app.cache import (
     git_blob_hash,
     hash_file,
 )
-from clip_app.checkpoint import choose_files, list_files, missing_files, variant_of, within
-from clip_app.engines import preferred_format
-from clip_app.errors import CheckpointError, HubError, PinFileError, Reason, TLSConfigError
-from clip_app.pins import BUILT_IN, Pin, Pins, read_pins
+from clip_app.hub.pins import BUILT_IN, Pin, Pins, read_pins
+from clip_app.hub.tls import unverified_context, verified_context
 from clip_app.settings import Settings
 from clip_app.telemetry import HUB_DOWNLOAD_BYTES, HUB_FAILURES, TLS_VERIFIED
-from clip_app.tls import unverified_context, verified_context
 
 __all__ = ["Hub", "endpoint_shown", "explain"]
 

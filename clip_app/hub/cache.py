@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 
 from clip_app.errors import HubError
+from clip_app.hub.pins import Pin, Pins
 from clip_app.models import DEFAULT_REVISIONS
-from clip_app.pins import Pin, Pins
 
 if TYPE_CHECKING:
     from clip_app.checkpoint import Variant
