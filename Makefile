@@ -30,7 +30,7 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 	@$(BIN)/python benchmarks/precisions.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
-	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py tests/test_models.py
+	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch*.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py tests/test_models.py
 	@$(BIN)/python docs/draw_architecture.py
 
 screenshots: $(VENV)/.developed  ## Take the pictures of README and docs from the real page; needs chromium

@@ -21,7 +21,8 @@ from clip_app.engines import Embeddings
 from clip_app.errors import ClipAppError
 from clip_app.example_pictures import MOST_BYTES, Example
 from clip_app.few_shot import mixed
-from clip_app.hub.cache import write_atomically
+from clip_app.hub.files import write_atomically
+from clip_app.hub.volume import make_folder
 from clip_app.images import decode
 from clip_app.labels import REQUEST_GROUP, LabelGroup, fill
 from clip_app.model import Model
@@ -64,7 +65,7 @@ class LabelStore:
         rows = self.read() | dict(rows)
         keys = np.frombuffer(json.dumps(list(rows)).encode(), np.uint8)
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             write_atomically(self._path, save({"keys": keys, "embeddings": np.stack(list(rows.values()))}))
         except OSError as error:
             logger.info("label embeddings are not kept: %s", error.strerror)

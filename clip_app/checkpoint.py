@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
@@ -18,14 +18,17 @@ from clip_app.errors import CheckpointError
 from clip_app.preprocessing import Preprocessing
 
 __all__ = [
+    "CONFIG",
     "FAMILIES",
     "Format",
     "OnnxPair",
     "Variant",
+    "check_family",
     "check_folder",
     "choose_files",
     "default_groups",
     "find_pair",
+    "format_advice",
     "formats_in",
     "list_files",
     "missing_files",
@@ -64,6 +67,9 @@ FLOAT_ENDINGS = ("", "_fp32", "_fp16")
 INT8_ENDINGS = ("_quantized", "_int8", "_uint8")
 PAIR_FOLDERS = ("onnx", "")
 VISION = re.compile(r"vision_model(_\w+)\.onnx")
+SHARD = re.compile(r"model-(\d+)-of-(\d+)\.safetensors")
+OPEN_CLIP = "open_clip*"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 
 
 @dataclass(frozen=True)
@@ -154,11 +160,54 @@ def missing_files(names: Iterable[str]) -> list[str]:
     if not any(name in names for name in PREPROCESSORS):
         missing.append(PREPROCESSORS[0])
     formats = formats_in(names)
+    if formats == ("safetensors",) and SAFETENSORS[0] not in names:
+        missing += _missing_shards(names)
     if not formats:
         missing.append(_missing_weights(names))
     elif not (TOKENIZER in names or (formats != ("onnx",) and any(kind <= set(names) for kind in SLOW_TOKENIZERS))):
         missing.append(TOKENIZER)
     return missing
+
+
+def _missing_shards(names: Iterable[str]) -> list[str]:
+    """The parts of weights that are spread over several files, of which some are there."""
+    there = {int(found[1]): found[2] for name in names if (found := SHARD.fullmatch(name))}
+    count = next(iter(there.values()), "0")
+    missing = [part for part in range(1, int(count) + 1) if part not in there]
+    return [f"model-{part:05d}-of-{count}.safetensors" for part in missing]
+
+
+def format_advice(names: Iterable[str]) -> str:
+    """Say what to do about a repository that lacks files: which format it has, where it is one that is not served."""
+    names = list(names)
+    other = [name for name in names if _is_one_of(PurePosixPath(name).name, (OPEN_CLIP,))]
+    pickles = [name for name in names if _is_one_of(name, PICKLES)]
+    if formats_in(names):
+        return "Change CLIP_APP_REVISION or CLIP_APP_MODEL."
+    if other:
+        what = f"It is in the format of open_clip ({other[0]})"
+    elif pickles:
+        what = f"Its weights are pickles alone ({pickles[0]}), which are never opened"
+    else:
+        return "Change CLIP_APP_REVISION or CLIP_APP_MODEL."
+    return f"{what}. Set CLIP_APP_MODEL to one with safetensors for transformers, or with a pair of ONNX files."
+
+
+def check_family(names: Iterable[str], config: Mapping[str, Any]) -> None:
+    """Look whether a checkpoint of these files and this config.json is of a kind that is served.
+
+    Raises:
+        CheckpointError: it is neither CLIP nor SigLIP, or takes pictures of any shape.
+    """
+    family = config.get("model_type")
+    if "onnx" in formats_in(names) or family in FAMILIES:
+        return
+    if family == "siglip2":
+        raise CheckpointError(
+            "A SigLIP 2 checkpoint with NaFlex, for pictures of any shape, is not served. Set CLIP_APP_MODEL to one "
+            "of a fixed resolution, such as google/siglip2-base-patch16-224."
+        )
+    raise CheckpointError(f"A checkpoint of type {family!r} is not CLIP or SigLIP. Change CLIP_APP_MODEL.")
 
 
 def check_folder(folder: Path) -> None:
@@ -169,9 +218,7 @@ def check_folder(folder: Path) -> None:
     """
     names = list_files(folder)
     _check_names(names)
-    family = read_json(folder / CONFIG).get("model_type")
-    if "onnx" not in formats_in(names) and family not in FAMILIES:
-        raise CheckpointError(f"A checkpoint of type {family!r} is not CLIP or SigLIP. Change CLIP_APP_MODEL.")
+    check_family(names, read_json(folder / CONFIG))
 
 
 def pair_in(folder: Path, variant: Variant) -> OnnxPair:

@@ -24,9 +24,13 @@ from clip_app.errors import (
     Reason,
     TLSConfigError,
 )
-from clip_app.hub.cache import NO_LOCKS, cache_root, find_snapshot, hash_file
-from clip_app.hub.fetch import Hub, endpoint_shown
+from clip_app.hub.cache import cached
+from clip_app.hub.errors import endpoint_shown, offline_switch
+from clip_app.hub.fetch import latest, may_move
+from clip_app.hub.files import changed
+from clip_app.hub.locks import NO_LOCKS
 from clip_app.hub.tls import sources
+from clip_app.hub.volume import NO_FOLDER, cache_root, leads_to_no_folder
 from clip_app.machine import available_cpus, has_bfloat16
 from clip_app.serving import open_model
 from clip_app.settings import Settings, insecure_variables, unknown_variables
@@ -36,6 +40,7 @@ __all__ = ["Finding", "examine", "exit_code"]
 
 SOON = timedelta(days=30)
 LITTLE_SPACE = 1_000_000_000
+HUB_SECONDS = 8.0
 DEAD_VARIABLES = {
     "CURL_CA_BUNDLE": "nothing here reads it; set CLIP_APP_CA_BUNDLE instead",
     "TRANSFORMERS_CACHE": "transformers 5 does not read it; set HF_HOME instead",
@@ -105,21 +110,28 @@ def _variables(environ: Mapping[str, str]) -> Iterator[Finding]:
 
 def _endpoint(settings: Settings) -> Iterator[Finding]:
     if constants.is_offline_mode():
-        yield Finding(name="Hub", level="ok", text="HF_HUB_OFFLINE is set: no request is made")
+        yield Finding(name="Hub", level="ok", text=f"{offline_switch()}: no request is made")
         return
     if settings.model == "bundled" or local_folder(settings.model) is not None:
         yield Finding(name="Hub", level="ok", text="not needed: CLIP_APP_MODEL is not a model of the Hub")
         return
     try:
-        Hub(settings).reach(settings.model, settings.revision)
+        commit = latest(settings, HUB_SECONDS)
     except HubError as error:
         yield Finding(name="Hub", level="bad", text=f"{endpoint_shown()}: {error}", reason=error.reason)
-    else:
-        yield Finding(name="Hub", level="ok", text=f"{endpoint_shown()} answers, verified, and has {settings.model}")
+        return
+    yield Finding(name="Hub", level="ok", text=f"{endpoint_shown()} answers, verified, and has {settings.model}")
+    here = cached(settings.model, settings.revision, variant_of(settings.precision))
+    if here is not None and may_move(settings) and here.revision != commit:
+        text = f"{settings.model} has moved on to {commit}; the cache serves {here.revision}"
+        yield Finding(name="Hub", level="warn", text=text, fix="To have the newer one, run clip-app prefetch.")
 
 
 def _cache(settings: Settings) -> Iterator[Finding]:
     root = cache_root()
+    if leads_to_no_folder(root):
+        yield Finding(name="cache", level="bad", text=NO_FOLDER, reason="permissions")
+        return
     existing = next(folder for folder in (root, *root.parents) if folder.exists())
     free = shutil.disk_usage(existing).free
     level: Literal["ok", "warn"] = "ok" if free > LITTLE_SPACE else "warn"
@@ -149,7 +161,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             fix = "Correct CLIP_APP_MODEL."
             yield Finding(name="model", level="bad", text=f"there is no folder {name}", fix=fix, reason="not_found")
         return
-    snapshot = find_snapshot(name, settings.revision, variant_of(settings.precision))
+    snapshot = cached(name, settings.revision, variant_of(settings.precision))
     if snapshot is None:
         yield Finding(
             name="model",
@@ -159,8 +171,7 @@ def _model(settings: Settings) -> Iterator[Finding]:
             reason="offline",
         )
         return
-    wrong = [n for n, pin in snapshot.files.items() if hash_file(snapshot.path(n)) != pin]
-    if wrong:
+    if wrong := changed(snapshot.raw, snapshot.files):
         fix = "Remove the marker in clip_app/ of the repository's folder, then run clip-app prefetch."
         yield Finding(
             name="model",

@@ -10,7 +10,8 @@ from pathlib import Path
 from clip_app import __version__
 from clip_app.checkpoint import Format, check_folder, formats_in, list_files, variant_of
 from clip_app.errors import CheckpointError
-from clip_app.hub.cache import Snapshot, cache_root, find_snapshot
+from clip_app.hub.cache import Snapshot, cached
+from clip_app.hub.volume import cache_root
 from clip_app.settings import Settings
 
 __all__ = [
@@ -100,11 +101,10 @@ def find_source(settings: Settings, progress: Callable[[int, int], None] = lambd
     if (source := present_source(settings)) is not None:
         return source
     # The Hub's client takes half a second, and a complete cache needs none of it.
-    from clip_app.hub.fetch import Hub  # noqa: PLC0415
+    from clip_app.hub.fetch import fetch  # noqa: PLC0415
 
-    hub = Hub(settings)
-    snapshot = hub.fetch(settings.model, settings.revision, progress)
-    return _hub_source(settings.model, snapshot, verified=hub.verified)
+    fetched = fetch(settings, progress)
+    return _hub_source(settings.model, fetched.snapshot, verified=fetched.verified)
 
 
 def present_source(settings: Settings) -> Source | None:
@@ -117,7 +117,7 @@ def present_source(settings: Settings) -> Source | None:
         return bundled_source()
     if (folder := local_folder(settings.model)) is not None:
         return folder_source(folder)
-    snapshot = find_snapshot(settings.model, settings.revision, variant_of(settings.precision))
+    snapshot = cached(settings.model, settings.revision, variant_of(settings.precision))
     return _hub_source(settings.model, snapshot) if snapshot is not None else None
 
 

@@ -52,6 +52,8 @@ from clip_app.source import Source, bundled_source, folder_source
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+pytest_plugins = ("hub_machine",)
+
 MAY_SKIP = "CLIP_TESTS_MAY_SKIP"  # the reasons, separated by |, for which a test may be skipped; unset: any
 NO_CUDA = "no CUDA device"
 READY_SECONDS = 240  # only to end what hangs
@@ -91,6 +93,8 @@ PROCESSES = (
     "test_page_question.py",
     "test_page_where.py",
     "test_prefetch.py",
+    "test_prefetch_networks.py",
+    "test_prefetch_places.py",
     "test_readme.py",
     "test_render.py",
     "test_rest.py",

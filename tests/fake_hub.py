@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import trustme
 
-from clip_app.hub.cache import hash_file
+from clip_app.hub.files import hash_file
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 LFS_SUFFIXES = (".safetensors", ".bin", ".onnx", ".onnx_data")

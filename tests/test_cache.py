@@ -14,19 +14,10 @@ from pathlib import Path
 import pytest
 from huggingface_hub import constants
 
-from clip_app.hub.cache import (
-    LocksUnsupported,
-    LockTimeout,
-    RepoCache,
-    cache_root,
-    candidate_revisions,
-    explain_file_error,
-    find_snapshot,
-    git_blob_hash,
-    hash_file,
-    write_atomically,
-)
-from clip_app.hub.pins import Pin
+from clip_app.hub.cache import RepoCache, cached, candidate_revisions
+from clip_app.hub.files import Pin, git_blob_hash, hash_file, write_atomically, wrong_sizes
+from clip_app.hub.locks import LocksUnsupported, LockTimeout
+from clip_app.hub.volume import cache_root, explain_file_error
 from clip_app.models import DEFAULT_REVISIONS
 from clip_app.settings import DEFAULT_MODEL
 
@@ -81,11 +72,11 @@ def test_a_revision_whose_files_went_or_changed_their_size_is_not_complete_any_m
     files = pins(cache)
     cache.write_marker(REVISION, files, "float")
     (cache.snapshot(REVISION) / "config.json").write_bytes(b"{ }")
-    assert cache.wrong_sizes(REVISION, files) == ["config.json"]
+    assert wrong_sizes(cache.snapshot(REVISION), files) == ["config.json"]
     (cache.folder / "blobs" / "blob-of-model.safetensors").unlink()
-    assert sorted(cache.wrong_sizes(REVISION, files)) == ["config.json", "model.safetensors"]
+    assert sorted(wrong_sizes(cache.snapshot(REVISION), files)) == ["config.json", "model.safetensors"]
     assert cache.read_marker(REVISION) is None
-    assert cache.listed(REVISION) == files, "but what it should hold is known"
+    assert cache.listed(REVISION)[0] == files, "but what it should hold is known"
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"files": {"a": 1}}', '{"files": {"a": {"size": 1}}}'])
@@ -196,12 +187,12 @@ def test_a_volume_without_locks_is_told_from_other_errors(
 
 
 def test_blobs_that_another_program_writes_are_waited_for_until_the_deadline(cache: RepoCache) -> None:
-    cache.wait_for_blobs(["free"], NOW)
+    cache.prepare(REVISION, ["free"], NOW)
     with held(blob_lock(cache, "free")):
         pass
-    cache.wait_for_blobs(["free", "never heard of"], LATER)
+    cache.prepare(REVISION, ["free", "never heard of"], LATER)
     with held(blob_lock(cache, "taken")), pytest.raises(LockTimeout, match="another process"):
-        cache.wait_for_blobs(["free", "taken"], NOW)
+        cache.prepare(REVISION, ["free", "taken"], NOW)
 
 
 # What killed downloads leave.
@@ -221,7 +212,7 @@ def test_what_killed_downloads_left_is_swept_away_and_counted(cache: RepoCache) 
             pass
         assert cache.sweep() == 14
         assert cache.sweep() == 0
-    assert cache.wrong_sizes(REVISION, pins(cache)) == [], "what is complete stays"
+    assert wrong_sizes(cache.snapshot(REVISION), pins(cache)) == [], "what is complete stays"
 
 
 def test_what_a_live_program_writes_is_left_to_it(cache: RepoCache) -> None:
@@ -314,10 +305,10 @@ def test_safetensors_serve_every_precision_and_onnx_files_the_one_they_were_fetc
     cache.write_marker(REVISION, pins(cache), "float")
     assert cache.read_marker(REVISION, "int8") == cache.read_marker(REVISION, "float") == pins(cache)
     cache.write_marker(REVISION, onnx(cache, "vision_model.onnx"), "int8")
-    assert cache.variants(REVISION) == ["float", "int8"], "what was whole before stays so"
+    assert cache.listed(REVISION)[1] == ["float", "int8"], "what was whole before stays so"
     cache.marker(REVISION).unlink()
     cache.write_marker(REVISION, onnx(cache, "vision_model.onnx"), "int8")
-    assert cache.variants(REVISION) == ["int8"]
+    assert cache.listed(REVISION)[1] == ["int8"]
     assert cache.read_marker(REVISION, "float") is None
     assert cache.read_marker(REVISION, "int8") is not None
 
@@ -328,18 +319,18 @@ def test_of_two_variants_both_are_kept_where_the_first_is_whole_and_the_later_al
     exact, rounded = onnx(cache, "vision_model.onnx"), onnx(cache, "vision_model_quantized.onnx")
     assert cache.write_marker(REVISION, exact, "float") == exact
     assert cache.write_marker(REVISION, rounded, "int8") == exact | rounded
-    assert cache.variants(REVISION) == ["float", "int8"]
+    assert cache.listed(REVISION)[1] == ["float", "int8"]
     (cache.snapshot(REVISION) / "vision_model.onnx").unlink()
     assert cache.write_marker(REVISION, rounded, "int8") == rounded
-    assert (cache.listed(REVISION), cache.variants(REVISION)) == (rounded, ["int8"])
+    assert cache.listed(REVISION) == (rounded, ["int8"])
 
 
 def test_what_a_branch_was_is_remembered_and_a_commit_is_itself(cache: RepoCache) -> None:
     assert cache.read_ref("main") is None
     cache.write_ref("main", REVISION)
     assert cache.read_ref("main") == REVISION
-    cache.write_ref(REVISION, REVISION)
-    assert cache.read_ref(REVISION) is None
+    cache.write_ref("f" * 40, "f" * 40)
+    assert cache.read_ref("f" * 40) == "f" * 40
     assert (cache.folder / "refs" / "main").read_text() == REVISION, "where the Hub client looks for it"
 
 
@@ -347,15 +338,18 @@ def test_a_complete_revision_is_found_by_its_commit_or_its_branch(
     cache: RepoCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache.root))
-    assert find_snapshot(cache.repo, REVISION) is None
+    assert cached(cache.repo, REVISION) is None
     cache.write_marker(REVISION, pins(cache), "float")
-    found = find_snapshot(cache.repo, REVISION)
+    found = cached(cache.repo, REVISION)
     assert found is not None
     assert (found.folder, found.revision, found.files) == (cache.snapshot(REVISION), REVISION, pins(cache))
-    assert find_snapshot(cache.repo, None) is None, "nobody knows what main is"
+    assert cached(cache.repo, None) == found, "nobody knows what main is, and there is one"
+    assert cached(cache.repo, "main") is None
+    cache.write_ref("main", "e" * 40)
+    assert cached(cache.repo, None) == found, "another program has moved it to what is not complete"
     cache.write_ref("main", REVISION)
-    assert find_snapshot(cache.repo, None) == find_snapshot(cache.repo, "main") == found
-    assert find_snapshot(cache.repo, "f" * 40) is None
+    assert cached(cache.repo, None) == cached(cache.repo, "main") == found
+    assert cached(cache.repo, "f" * 40) is None
 
 
 def test_the_default_model_has_revisions_of_its_own_and_others_are_taken_from_main() -> None:

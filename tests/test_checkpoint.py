@@ -26,7 +26,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "preprocessor_config.json").write_text(
         '{"size": 32, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5]}'
     )
-    (tmp_path / "model-00001-of-00002.safetensors").write_bytes(b"")
+    (tmp_path / "model-00001-of-00001.safetensors").write_bytes(b"")
     (tmp_path / "tokenizer.json").write_text("{}")
     return tmp_path
 
@@ -51,7 +51,7 @@ def test_everything_that_is_missing_is_named_at_once(folder: Path) -> None:
     [
         ("config.json", r"lacks config\.json\."),
         ("preprocessor_config.json", r"lacks preprocessor_config\.json\."),
-        ("model-00001-of-00002.safetensors", r"lacks model\.safetensors\."),
+        ("model-00001-of-00001.safetensors", r"lacks model\.safetensors\."),
     ],
 )
 def test_only_what_is_missing_is_named(folder: Path, name: str, says: str) -> None:
@@ -124,7 +124,7 @@ def test_a_folder_before_the_top_and_both_formats_are_seen() -> None:
     assert both is not None
     assert both.vision.startswith("onnx/")
     assert formats_in([*sides(), "model.safetensors"]) == ("safetensors", "onnx")
-    assert formats_in(["model-00001-of-00002.safetensors"]) == ("safetensors",)
+    assert formats_in(["model-00001-of-00001.safetensors"]) == ("safetensors",)
     assert formats_in([*sides()[:1], "pytorch_model.bin"]) == ()
 
 

@@ -17,8 +17,7 @@ from clip_app.checkpoint import variant_of
 from clip_app.engines.agreement import Agreement
 from clip_app.engines.conversion import ConversionStore, Converted, describe_conversion
 from clip_app.errors import CheckpointError
-from clip_app.hub.cache import hash_file
-from clip_app.hub.pins import Pin
+from clip_app.hub.files import Pin, hash_file
 from clip_app.tokenizer import Padding
 
 HOURS = 3600

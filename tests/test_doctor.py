@@ -20,7 +20,8 @@ from huggingface_hub import constants
 from clip_app.doctor import Finding, examine, exit_code
 from clip_app.engines.agreement import Agreement
 from clip_app.engines.conversion import Converted, conversions
-from clip_app.hub.cache import RepoCache, hash_file
+from clip_app.hub.cache import RepoCache
+from clip_app.hub.files import hash_file
 from clip_app.machine import available_cpus
 from clip_app.settings import load_settings
 from clip_app.source import bundled_folder, folder_source
@@ -187,7 +188,7 @@ def flip(path: Path) -> None:
 
 def test_a_model_of_the_hub_is_hashed_again(cache: RepoCache) -> None:
     (finding,) = look("model", model=REPO, revision=REVISION)
-    files = len(cache.listed(REVISION) or {})
+    files = len(cache.listed(REVISION)[0])
     assert finding.text == f"{REPO} at {REVISION}: complete, {files} files hashed again"
     flip(cache.snapshot(REVISION) / "tokenizer.json")
     (finding,) = look("model", model=REPO, revision=REVISION)

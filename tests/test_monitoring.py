@@ -24,7 +24,7 @@ from conftest import CURSED, free_port, need, served, small_checkpoint, wait_for
 from fake_hub import REVISION, Authority, FakeHub
 from real_prometheus import MONITORING, Prometheus, hurried, prometheus
 
-from clip_app.hub.cache import hash_file
+from clip_app.hub.files import hash_file
 from clip_app.hub.pins import write_pins
 from clip_app.telemetry import ANALYSIS_DURATION
 

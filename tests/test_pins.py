@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from clip_app.errors import PinFileError
-from clip_app.hub.pins import BUILT_IN, Pin, read_pins, write_pins
+from clip_app.hub.files import Pin
+from clip_app.hub.pins import BUILT_IN, read_pins, write_pins
 from clip_app.models import DEFAULT_REVISIONS, MODELS
 from clip_app.settings import DEFAULT_MODEL
 

@@ -11,7 +11,8 @@ from huggingface_hub import constants
 
 from clip_app.engines.openvino import prepare
 from clip_app.errors import CheckpointError, HubError
-from clip_app.hub.cache import RepoCache, hash_file
+from clip_app.hub.cache import RepoCache
+from clip_app.hub.files import hash_file
 from clip_app.settings import load_settings
 from clip_app.source import (
     Source,

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from clip_app.checkpoint import Variant
 from clip_app.cli.flags import with_settings
-from clip_app.hub.cache import find_snapshot
+from clip_app.hub.cache import cached
 from clip_app.models import MODELS, ModelRow, measured
 from clip_app.settings import Settings
 
@@ -54,7 +54,7 @@ def models(
 
 
 def _in_the_cache(row: ModelRow) -> bool:
-    return any(find_snapshot(row.id, None, variant) is not None for variant in VARIANTS)
+    return any(cached(row.id, None, variant) is not None for variant in VARIANTS)
 
 
 def _entry(row: ModelRow) -> Mapping[str, Any]:

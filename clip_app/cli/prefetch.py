@@ -13,7 +13,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from clip_app.cli.flags import errors, fail, with_settings
 from clip_app.engines import ENGINES, candidates
 from clip_app.errors import SOME_FAILED, CheckpointError, PinFileError
-from clip_app.hub.fetch import Hub
+from clip_app.hub.fetch import fetch
 from clip_app.hub.pins import read_pins
 from clip_app.hub.pins import write_pins as write_pins_file
 from clip_app.loading import Loader
@@ -67,11 +67,14 @@ def _fetch(settings: Settings, write_pins: Path | None, deadline: float) -> None
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, disable=not errors.is_terminal) as progress:
         task = progress.add_task(f"Fetching {settings.model}", total=None)
-        hub = Hub(settings, deadline_seconds=deadline)
-        snapshot = hub.fetch(
-            settings.model, settings.revision, lambda done, total: progress.update(task, completed=done, total=total)
+        fetched = fetch(
+            settings,
+            lambda done, total: progress.update(task, completed=done, total=total),
+            deadline_seconds=deadline,
+            ask=True,
         )
-    how = "verified" if hub.verified else "match their pins; the connection was NOT verified"
+    snapshot = fetched.snapshot
+    how = "verified" if fetched.verified else "match their pins; the connection was NOT verified"
     size = sum(pin.size for pin in snapshot.files.values())
     typer.echo(f"{settings.model} at {snapshot.revision}: {len(snapshot.files)} files, {size / 1e6:.1f} MB, {how}")
     if write_pins is not None:

@@ -8,7 +8,6 @@ written last says complete.
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import shutil
@@ -25,8 +24,8 @@ from typing import TYPE_CHECKING
 from clip_app.checkpoint import Variant
 from clip_app.engines.agreement import Agreement
 from clip_app.errors import CheckpointError
-from clip_app.hub.cache import write_atomically
-from clip_app.hub.pins import Pin, Pins
+from clip_app.hub.files import Pins, read_marker, write_marker, wrong_sizes
+from clip_app.hub.volume import make_folder
 from clip_app.tokenizer import Padding
 
 if TYPE_CHECKING:
@@ -63,24 +62,21 @@ class Converted:
     @classmethod
     def read(cls, folder: Path) -> Converted | None:
         """Return what the marker says; None if there is none, or not all files are there."""
-        try:
-            marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-            if marker.pop("format") != FORMAT:
-                return None
-            files = {name: Pin(**pin) for name, pin in marker.pop("files").items()}
-            agreement = Agreement(**found) if (found := marker.pop("agreement")) else None
-            padding = Padding(**marker.pop("padding"))
-            converted = cls(folder=folder, files=files, agreement=agreement, padding=padding, **marker)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        files, said = read_marker(folder / MARKER) or ({}, {})
+        if said.pop("format", None) != FORMAT or wrong_sizes(folder, files):
             return None
-        complete = all(_size(folder / name) == pin.size for name, pin in files.items())
-        return converted if complete else None
+        try:
+            agreement = Agreement(**found) if (found := said.pop("agreement")) else None
+            padding = Padding(**said.pop("padding"))
+            return cls(folder=folder, files=files, agreement=agreement, padding=padding, **said)
+        except (KeyError, TypeError):
+            return None
 
     def write_marker(self) -> None:
         """Say that the folder is complete."""
-        content = asdict(self) | {"format": FORMAT}
-        del content["folder"]
-        write_atomically(self.folder / MARKER, (json.dumps(content, indent=2) + "\n").encode())
+        said = asdict(self) | {"format": FORMAT}
+        del said["folder"], said["files"]
+        write_marker(self.folder / MARKER, self.files, **said)
 
 
 def describe_conversion(converted: Converted) -> str:
@@ -90,13 +86,6 @@ def describe_conversion(converted: Converted) -> str:
     if converted.agreement is not None:
         words += f", {converted.agreement.told()}"
     return words
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
 
 
 def conversions(source: Source) -> ConversionStore:
@@ -133,7 +122,7 @@ class ConversionStore:
                 "int8 is quantised with nncf, which is not installed. pip install 'clip-app[int8]' and run "
                 "clip-app prefetch, or change CLIP_APP_PRECISION."
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         _check_space(self.folder, checkpoint)
         for left in self.folder.glob(f".{variant}.*"):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:  # its conversion was killed; others still run

@@ -26,7 +26,7 @@ from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, UNUSABLE, Conver
 from clip_app.engines.photographs import read_photographs
 from clip_app.engines.torch import TorchEncoders, open_checkpoint
 from clip_app.errors import CheckpointError
-from clip_app.hub.cache import hash_file
+from clip_app.hub.files import hash_file
 from clip_app.labels import fill, load_groups, preset_folder
 from clip_app.tokenizer import Tokenizer
 

@@ -27,7 +27,8 @@ from clip_app.engines.conversion import (
 )
 from clip_app.engines.onnx_pair import Port, describe_pair, open_pair, unusable_file
 from clip_app.errors import CheckpointError, EngineUnavailable
-from clip_app.hub.cache import explain_file_error, hash_file
+from clip_app.hub.files import changed
+from clip_app.hub.volume import explain_file_error
 from clip_app.machine import release_mapped
 from clip_app.preprocessing import Pixels
 from clip_app.source import Source, examples_folder
@@ -270,7 +271,7 @@ def findings(source: Source | None, choice: Choice) -> Iterator[EngineFinding]:
     if converted is None:
         yield EngineFinding("warn", "the model is not converted yet: a start does it", "Run clip-app prefetch.")
         return
-    wrong = [name for name, pin in converted.files.items() if hash_file(converted.folder / name) != pin]
+    wrong = changed(converted.folder, converted.files)
     if wrong:
         text = f"{', '.join(wrong)} of the converted model: not the bytes that were written"
         fix = f"Remove the folder {converted.folder}, then run clip-app prefetch."

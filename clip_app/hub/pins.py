@@ -4,28 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clip_app.checkpoint import missing_files, within
 from clip_app.errors import PinFileError
+from clip_app.hub.cache import COMMIT, RepoCache
+from clip_app.hub.files import Pin, Pins, decode_files, encode_files
 from clip_app.models import DEFAULT_REVISIONS
 
-__all__ = ["BUILT_IN", "Pin", "Pins", "read_pins", "write_pins"]
+__all__ = ["BUILT_IN", "PinBook", "read_pins", "write_pins"]
 
 OPENAI_B32 = "openai/clip-vit-base-patch32"
 OPENAI_L14 = "openai/clip-vit-large-patch14"
 SIGLIP2_B16 = "google/siglip2-base-patch16-224"
-
-
-@dataclass(frozen=True)
-class Pin:
-    """What a file must be."""
-
-    size: int
-    sha256: str
-
-
-Pins = Mapping[str, Pin]
 
 
 _B32_FILES = {
@@ -58,6 +49,32 @@ BUILT_IN: Mapping[tuple[str, str], Pins] = {
 }
 
 
+class PinBook:
+    """What is trusted of a model beforehand: what the operator's file says, else the package."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Read the operator's file, where there is one.
+
+        Raises:
+            PinFileError: it is missing or not of the form.
+        """
+        self._own = read_pins(path) if path else {}
+
+    def of(self, cache: RepoCache, commit: str) -> Pins:
+        """Return the pins of a revision, of all its files or of some; none where it is not known."""
+        return self._own.get((cache.model, commit)) or BUILT_IN.get((cache.model, commit)) or {}
+
+    def whole(self, cache: RepoCache, commit: str) -> Pins:
+        """Return the pins where they are of a whole checkpoint: of some models only those of the weights are known."""
+        pins = self.of(cache, commit)
+        return {} if missing_files(within(pins, cache.part)) else pins
+
+    def commit(self, cache: RepoCache, revision: str) -> str:
+        """Return the commit that a branch was when its only pins were made; a commit is itself."""
+        pinned = [commit for model, commit in self._own if model == cache.model]
+        return revision if COMMIT.fullmatch(revision) or len(pinned) != 1 else pinned[0]
+
+
 def read_pins(path: Path) -> dict[tuple[str, str], Pins]:
     """Read a file that :func:`write_pins` wrote, by repository and revision.
 
@@ -66,12 +83,7 @@ def read_pins(path: Path) -> dict[tuple[str, str], Pins]:
     """
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            (entry["repo"], entry["revision"]): {
-                name: Pin(int(pin["size"]), str(pin["sha256"])) for name, pin in entry["files"].items()
-            }
-            for entry in entries
-        }
+        return {(entry["repo"], entry["revision"]): decode_files(entry["files"]) for entry in entries}
     except OSError as error:
         raise PinFileError(f"CLIP_APP_PINS={path}: {error.strerror}.") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -83,7 +95,7 @@ def write_pins(path: Path, repo: str, revision: str, files: Pins) -> None:
     known = read_pins(path) if path.exists() else {}
     known[repo, revision] = files
     entries = [
-        {"repo": repo, "revision": revision, "files": {name: asdict(pin) for name, pin in sorted(files.items())}}
+        {"repo": repo, "revision": revision, "files": encode_files(files)}
         for (repo, revision), files in sorted(known.items())
     ]
     path.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
