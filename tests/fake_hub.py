@@ -55,11 +55,11 @@ class Authority:
 class Fault:
     """What goes wrong with the next requests whose path has ``match`` in it.
 
-    ``value`` is the share after which a body is cut, the status, or the seconds of a stall.
+    ``value`` is the share after which a body is cut, the status, or the seconds of a stall or of each slow kilobyte.
     """
 
     match: str
-    kind: Literal["cut", "short", "flip", "status", "stall", "page"]
+    kind: Literal["cut", "short", "flip", "slow", "status", "stall", "page"]
     value: float = 0.5
     times: int = 1
     retry_after: int | None = None
@@ -81,6 +81,7 @@ class FakeHub:
 
     folder: Path
     repo: str = "acme/tiny-clip"
+    revision: str = REVISION
     tls: ssl.SSLContext | None = None
     faults: list[Fault] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
@@ -105,7 +106,9 @@ class FakeHub:
 
     def downloads(self, name: str) -> int:
         """How many times the bytes of a file were asked for, from their start."""
-        target = f"/cdn/{digest(self.files[name])}" if name.endswith(LFS_SUFFIXES) else f"/resolve/{REVISION}/{name}"
+        target = (
+            f"/cdn/{digest(self.files[name])}" if name.endswith(LFS_SUFFIXES) else f"/resolve/{self.revision}/{name}"
+        )
         return sum(r.method == "GET" and r.path.endswith(target) and "range" not in r.headers for r in self.requests)
 
     @contextmanager
@@ -205,11 +208,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _hub_route(self, path: str, fault: Fault | None) -> None:
         hub = self.hub
-        api, resolve = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/{REVISION}/"
-        if path in (f"{api}/revision/{REVISION}", f"{api}/revision/main", api):
+        api, resolve = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/{hub.revision}/"
+        if path in (f"{api}/revision/{hub.revision}", f"{api}/revision/main", api):
             siblings = [{"rfilename": name} for name in hub.files]
-            self._json(200, {"id": hub.repo, "modelId": hub.repo, "sha": REVISION, "siblings": siblings})
-        elif path == f"{api}/tree/{REVISION}":
+            self._json(200, {"id": hub.repo, "modelId": hub.repo, "sha": hub.revision, "siblings": siblings})
+        elif path == f"{api}/tree/{hub.revision}":
             self._json(200, hub.tree())
         elif path.startswith(resolve) and path.removeprefix(resolve) in hub.files:
             self._resolve(path.removeprefix(resolve), fault)
@@ -222,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _resolve(self, name: str, fault: Fault | None) -> None:
         content = self.hub.files[name]
-        commit = {"X-Repo-Commit": REVISION}
+        commit = {"X-Repo-Commit": self.hub.revision}
         if not name.endswith(LFS_SUFFIXES):
             self._body(content, commit | {"ETag": f'"{blob_digest(content)}"'}, fault)
             return
@@ -243,10 +246,19 @@ class _Handler(BaseHTTPRequestHandler):
             stop = start + int((total - start) * fault.value)
             self.close_connection = True
         for offset, chunk in _chunks(content, start, stop):
+            if fault and fault.kind == "slow":
+                self._trickle(chunk, fault.value)
+                continue
             flipped = fault and fault.kind == "flip" and offset == start
             self.wfile.write(chunk[:-64] + bytes(b ^ 0xFF for b in chunk[-64:]) if flipped else chunk)
             self.wfile.flush()
             self.hub.open.wait(30)
+
+    def _trickle(self, chunk: bytes, seconds: float) -> None:
+        for start in range(0, len(chunk), 1024):
+            self.wfile.write(chunk[start : start + 1024])
+            self.wfile.flush()
+            time.sleep(seconds)
 
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)

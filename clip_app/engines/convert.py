@@ -3,17 +3,12 @@
 python -m clip_app.engines.convert CHECKPOINT TARGET VARIANT PHOTOGRAPHS
 """
 
-# ruff: noqa: E402
-
 from __future__ import annotations
 
 import os
 import sys
 import threading
 from pathlib import Path
-
-# Without it, OpenVINO's tools report nothing over the network.
-sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 import numpy as np
 import openvino

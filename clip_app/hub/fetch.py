@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import ssl
@@ -30,8 +31,7 @@ logger = logging.getLogger("clip_app")
 
 DEADLINE_SECONDS = 900.0
 SPARE_BYTES = 16_000_000
-# Where the cache's own files will do as long as their bytes can be proven.
-WITHOUT_THE_HUB = ("network", "tls", "permissions")
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def fetch(
         if failure is None:
             raise
         HUB_FAILURES.labels(failure.reason).inc()
-        if have is None and failure.reason in WITHOUT_THE_HUB:
+        if have is None and _cache_may_do(failure, error):
             with suppress(HubError):
                 have = adopt(way.cache, settings.revision, way.pins, way.choice).snapshot
         if have is not None:
@@ -76,6 +76,12 @@ def fetch(
         if failure is error:
             raise
         raise failure from error
+
+
+def _cache_may_do(failure: HubError, error: BaseException) -> bool:
+    """Say whether what lies in the cache will do: the Hub is not to be had, or the cache is only to be read."""
+    read_only = any(isinstance(cause, OSError) and cause.errno in READ_ONLY for cause in causes(error))
+    return failure.reason in ("network", "tls") or (failure.reason == "permissions" and read_only)
 
 
 def may_move(settings: Settings) -> bool:

@@ -1,0 +1,71 @@
+"""Certificates that something is wrong with, made by an authority of the tests' own."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
+
+NOW = datetime.now(timezone.utc)
+DAY = timedelta(days=1)
+
+
+class Root:
+    """An authority that signs anything."""
+
+    def __init__(self, *, only: str | None = None) -> None:
+        """``only`` is the one host name that it may sign for."""
+        self.key = rsa.generate_private_key(65537, 2048)
+        self.name = _name("the tests' authority")
+        builder = _builder(self.name, self.name, self.key).add_extension(x509.BasicConstraints(True, None), True)
+        if only:
+            builder = builder.add_extension(x509.NameConstraints([x509.DNSName(only)], None), True)
+        self.certificate = builder.sign(self.key, hashes.SHA256())
+
+    def write(self, path: Path) -> Path:
+        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        return path
+
+    def context(self, *, bits: int = 2048, since: datetime = NOW - DAY) -> ssl.SSLContext:
+        """A server's context for localhost; ``bits`` of its key, ``since`` when it is valid."""
+        key = rsa.generate_private_key(65537, bits)
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        builder = _builder(_name("localhost"), self.name, key, since).add_extension(names, False)
+        certificate = builder.sign(self.key, hashes.SHA256())
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else this side would refuse what is too weak
+        with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+            file.write(certificate.public_bytes(serialization.Encoding.PEM))
+            file.write(
+                key.private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.TraditionalOpenSSL,
+                    serialization.NoEncryption(),
+                )
+            )
+            file.flush()
+            context.load_cert_chain(file.name)
+        return context
+
+
+def _name(text: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey, since: datetime = NOW - DAY
+) -> x509.CertificateBuilder:
+    return x509.CertificateBuilder(
+        issuer_name=issuer,
+        subject_name=subject,
+        public_key=key.public_key(),
+        serial_number=x509.random_serial_number(),
+        not_valid_before=since,
+        not_valid_after=since + 365 * DAY,
+    )
