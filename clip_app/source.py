@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from clip_app import __version__
 from clip_app.checkpoint import Format, check_folder, formats_in, list_files, variant_of
 from clip_app.errors import CheckpointError
 from clip_app.hub.cache import Snapshot, cached
-from clip_app.hub.volume import cache_root
+from clip_app.hub.files import write_atomically
+from clip_app.hub.prune import ORIGIN
+from clip_app.hub.volume import cache_root, make_folder
 from clip_app.settings import Settings
 
 __all__ = [
     "Source",
+    "artifacts_folder",
     "bundled_folder",
     "bundled_source",
     "examples_folder",
@@ -72,7 +76,7 @@ def bundled_source(reason: str | None = None) -> Source:
         folder=folder,
         name="bundled",
         revision=__version__,
-        artifacts=_artifacts_folder(folder),
+        artifacts=artifacts_folder(folder),
         bundled=True,
         reason=reason,
     )
@@ -88,7 +92,7 @@ def folder_source(folder: Path) -> Source:
         raise CheckpointError("CLIP_APP_MODEL names a folder that does not exist.")
     folder = folder.resolve()
     check_folder(folder)
-    return Source(folder=folder, name=folder.name, revision="local", artifacts=_artifacts_folder(folder))
+    return Source(folder=folder, name=folder.name, revision="local", artifacts=artifacts_folder(folder))
 
 
 def find_source(settings: Settings, progress: Callable[[int, int], None] = lambda done, total: None) -> Source:
@@ -99,6 +103,8 @@ def find_source(settings: Settings, progress: Callable[[int, int], None] = lambd
         HubError: the model is not in the cache and could not be put there.
     """
     if (source := present_source(settings)) is not None:
+        if source.snapshot is None:
+            _remember(source)
         return source
     # The Hub's client takes half a second, and a complete cache needs none of it.
     from clip_app.hub.fetch import fetch  # noqa: PLC0415
@@ -132,7 +138,16 @@ def _hub_source(name: str, snapshot: Snapshot, *, verified: bool = True) -> Sour
     )
 
 
-def _artifacts_folder(folder: Path) -> Path:
+def _remember(source: Source) -> None:
+    """Write down which folder it was made of, by which prune knows whether it is still of use."""
+    origin = source.artifacts / ORIGIN
+    with suppress(OSError):
+        if not origin.exists():
+            make_folder(origin.parent)
+            write_atomically(origin, f"{source.folder}\n".encode())
+
+
+def artifacts_folder(folder: Path) -> Path:
     """The folder of the cache for a checkpoint that does not lie in it: another one once its files change."""
     digest = hashlib.sha256(str(folder).encode())
     for name in list_files(folder):

@@ -73,6 +73,19 @@ def test_a_download_of_another_program_that_was_interrupted_is_not_adopted(machi
     assert (code, "lacks model.safetensors" in text) == (16, True), text
 
 
+@needs_users
+def test_a_user_who_may_only_read_adopts_what_another_program_laid_there(machine: Machine, tmp_path: Path) -> None:
+    download_with_the_hubs_own_client(machine, f", revision={REVISION!r}")
+    reachable(tmp_path)
+    for path in [machine.home, *machine.home.rglob("*")]:
+        if not path.is_symlink():
+            path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+    for _ in range(2):
+        code, text = run_as(machine, STRANGER, STRANGER, 0o022, offline=True)
+        assert (code, "another program" in text) == (0, True), text
+    assert not machine.complete, "nothing could be written down"
+
+
 def test_where_the_hub_is_gone_what_another_program_laid_there_serves(machine: Machine) -> None:
     download_with_the_hubs_own_client(machine, f", revision={REVISION!r}")
     endpoint = f"https://localhost:{free_port()}"

@@ -16,10 +16,12 @@ from clip_app.errors import SOME_FAILED, CheckpointError, PinFileError
 from clip_app.hub.fetch import fetch
 from clip_app.hub.pins import read_pins
 from clip_app.hub.pins import write_pins as write_pins_file
+from clip_app.hub.prune import prune as prune_cache
+from clip_app.hub.volume import cache_root
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
 from clip_app.settings import Settings
-from clip_app.source import find_source, local_folder
+from clip_app.source import artifacts_folder, find_source, local_folder
 from clip_app.status import describe
 
 __all__ = ["prefetch"]
@@ -40,6 +42,9 @@ def prefetch(
         Path | None,
         typer.Option(help="A folder of photographs to calibrate int8 on.", exists=True, file_okay=False),
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove what was made of revisions and folders that are there no more.")
+    ] = False,
 ) -> None:
     """Put the model, converted, and its label embeddings into the cache, verified, and exit."""
     configure_logging(settings, "warning")
@@ -53,6 +58,8 @@ def prefetch(
         _prepare(settings, photographs)
     if labels:
         _embed_labels(settings)
+    if prune:
+        _prune()
 
 
 def _check_pins_file(path: Path) -> None:
@@ -101,6 +108,14 @@ def _prepare(settings: Settings, photographs: Path | None) -> None:
             typer.echo(made)
         return
     raise failures[-1]
+
+
+def _prune() -> None:
+    """Say what goes, by the names that a listing of the cache shows."""
+    removed = prune_cache(artifacts_folder)
+    for path, size in removed.items():
+        typer.echo(f"removed {path.relative_to(cache_root())}, {size / 1e6:.1f} MB")
+    typer.echo(f"pruned: {len(removed)} removed, {sum(removed.values()) / 1e6:.1f} MB")
 
 
 def _embed_labels(settings: Settings) -> None:
