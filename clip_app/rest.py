@@ -52,7 +52,9 @@ class Health(BaseModel):
     status: str = "ok"
 
 
-def rest_routes(analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max_bytes: int, places: int) -> APIRouter:
+def rest_routes(  # noqa: C901 -- a list of routes, each of which is short
+    analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max_bytes: int, places: int
+) -> APIRouter:
     """Build the REST and health routes around an analyzer that has so many places."""
     router = APIRouter()
     threads = Threads(places)

@@ -82,7 +82,7 @@ def explain(error: BaseException, repo: str, revision: str) -> HubError | None:
         return HubError("tls", CERTIFICATE_ADVICE.get(cause.verify_code, UNKNOWN_AUTHORITY))
     if (broken := _first(chain, ssl.SSLError)) is not None:
         return _explain_handshake(broken)
-    return _explain_repository(chain, repo, revision) or _explain_system(chain, repo)
+    return _explain_repository(chain, repo, revision) or _explain_system(chain)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -121,7 +121,7 @@ def _explain_repository(chain: list[BaseException], repo: str, revision: str) ->
     return next((HubError(reason, text) for kind, reason, text in answers if _first(chain, kind)), None)
 
 
-def _explain_system(chain: list[BaseException], repo: str) -> HubError | None:
+def _explain_system(chain: list[BaseException]) -> HubError | None:
     lost = _first(chain, httpx.TransportError) or _first(chain, httpx.InvalidURL)
     if lost is None and (failure := explain_file_error(*chain)) is not None:  # a firewall's EPERM is no file's
         return failure
@@ -129,7 +129,7 @@ def _explain_system(chain: list[BaseException], repo: str) -> HubError | None:
     if response is not None:
         return _explain_answer(response)
     if lost is not None or any(isinstance(cause, BROKEN) for cause in chain):
-        return _explain_transport(lost, chain, repo)
+        return _explain_transport(lost, chain)
     if _first(chain, json.JSONDecodeError):
         return HubError(
             "network",
@@ -164,7 +164,7 @@ def _retry_after(response: Any) -> float | None:
         return None
 
 
-def _explain_transport(lost: BaseException | None, chain: list[BaseException], repo: str) -> HubError:
+def _explain_transport(lost: BaseException | None, chain: list[BaseException]) -> HubError:
     if isinstance(lost, httpx.ProxyError):
         return HubError("network", f"The proxy refused the way to the Hub ({short(lost)}). Check {proxy_setting()}.")
     if isinstance(lost, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
@@ -176,7 +176,7 @@ def _explain_transport(lost: BaseException | None, chain: list[BaseException], r
         return HubError("network", f"The proxy that {proxy} names cannot be reached{said}. Check {proxy}.", retry=True)
     return HubError(
         "network",
-        f"The Hub cannot be reached{said} and {repo} is not in the cache. Check the network, the proxy or HF_ENDPOINT.",
+        f"The Hub cannot be reached{said}. Check the network, the proxy or HF_ENDPOINT.",
         retry=True,
     )
 
