@@ -40,7 +40,7 @@ __all__ = ["Finding", "examine", "exit_code"]
 
 SOON = timedelta(days=30)
 LITTLE_SPACE = 1_000_000_000
-HUB_SECONDS = 8.0
+HUB_SECONDS = 5.0
 DEAD_VARIABLES = {
     "CURL_CA_BUNDLE": "nothing here reads it; set CLIP_APP_CA_BUNDLE instead",
     "TRANSFORMERS_CACHE": "transformers 5 does not read it; set HF_HOME instead",
