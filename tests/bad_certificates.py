@@ -7,6 +7,7 @@ import tempfile
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -52,6 +53,19 @@ class Root:
             file.flush()
             context.load_cert_chain(file.name)
         return context
+
+
+def without_its_chain(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's context that leaves out the certificate between it and its authority, and the authority's file."""
+    root = trustme.CA()
+    leaf = root.create_child_ca().issue_cert("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
+        file.write(leaf.private_key_pem.bytes() + leaf.cert_chain_pems[0].bytes())
+        file.flush()
+        context.load_cert_chain(file.name)
+    root.cert_pem.write_to_path(folder / "root.pem")
+    return context, folder / "root.pem"
 
 
 def _name(text: str) -> x509.Name:

@@ -65,6 +65,7 @@ class Fault:
     retry_after: int | None = None
     method: str | None = None
     message: str = ""
+    body: str = "<h1>Login</h1>"
 
 
 @dataclass(frozen=True)
@@ -193,8 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
             said = {"X-Error-Message": fault.message} if fault.message else {}
             self._json(int(fault.value), {"error": "try later"}, retry | said)
         elif fault and fault.kind == "page":  # of whoever stands between
-            self._head(200, {"Content-Type": "text/html", "Content-Length": "13"})
-            self.wfile.write(b"<h1>Login</h1>"[:13])
+            self._head(200, {"Content-Type": "text/html", "Content-Length": str(len(fault.body))})
+            self.wfile.write(fault.body.encode() if self.command != "HEAD" else b"")
         elif fault and fault.kind == "stall":
             time.sleep(fault.value)
             self.close_connection = True

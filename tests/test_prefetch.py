@@ -258,11 +258,28 @@ def test_a_proxy_that_refuses_is_named(machine: Machine) -> None:
     assert "secret" not in text
 
 
-def test_a_login_page_instead_of_the_hub_is_told(machine: Machine) -> None:
-    machine.hub.faults.append(Fault("/api/models/", "page", times=99))
-    code, text = machine.run(case="a login page answers")
+@pytest.mark.parametrize("where", ["/api/models/", "/tree/", "/resolve/", "/cdn/"])
+def test_a_login_page_instead_of_the_hub_is_told(machine: Machine, where: str) -> None:
+    machine.hub.faults.append(Fault(where, "page", times=99))
+    code, text = machine.run("prefetch", "--no-labels", "--deadline", "6", case=f"a login page answers at {where}")
     assert code == 11
     assert f"What answers at {machine.hub.endpoint} is not the Hub" in text
+
+
+def test_a_content_network_that_is_blocked_is_named(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("/cdn/", "status", 403, times=99))
+    code, text = machine.run(case="the content network answers 403", HF_TOKEN="hf_good")
+    assert (code, "127.0.0.1, where the Hub sends on to, answered 403" in text) == (11, True), text
+    assert "HF_TOKEN" not in text
+
+
+@pytest.mark.parametrize("body", ["[]", "{}", '{"error": "blocked"}', "3"])
+@pytest.mark.parametrize("where", ["/revision/", "/tree/"])
+def test_json_that_is_not_the_hubs_is_an_answer_of_somebody_else(machine: Machine, where: str, body: str) -> None:
+    machine.hub.faults.append(Fault(where, "page", times=99, body=body))
+    code, text = machine.run()
+    assert code == (15 if (where, body) in (("/tree/", "[]"), ("/tree/", "{}")) else 11), text
+    assert "fault of clip-app" not in text
 
 
 @pytest.mark.parametrize("kind", ["file", "broken link"])

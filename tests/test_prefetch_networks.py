@@ -9,7 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from bad_certificates import Root
+from bad_certificates import Root, without_its_chain
 from conftest import free_port, small_checkpoint
 from fake_hub import Authority, FakeHub, Fault
 from hub_machine import Machine
@@ -52,6 +52,13 @@ def test_an_authority_that_may_not_sign_for_the_name_is_told(tmp_path: Path) -> 
     with FakeHub(small_checkpoint(), tls=root.context()).running() as hub:
         code, text = Machine(tmp_path / "home", hub, root.write(tmp_path / "root.pem")).run(case="a name constraint")
     assert (code, "name constraint" in text) == (10, True), text
+
+
+def test_a_server_that_leaves_out_its_intermediate_certificates_is_told(tmp_path: Path) -> None:
+    context, root = without_its_chain(tmp_path)
+    with FakeHub(small_checkpoint(), tls=context).running() as hub:
+        code, text = Machine(tmp_path / "home", hub, root).run(case="the intermediate certificate is missing")
+    assert (code, "does not send its intermediate certificates" in text) == (10, True), text
 
 
 def test_both_files_are_trusted_where_two_variables_name_some(machine: Machine, ca: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ from huggingface_hub.hf_api import RepoFile
 from tqdm import tqdm
 
 from clip_app.errors import HubError, TLSConfigError
-from clip_app.hub.errors import endpoint, endpoint_shown, explain, proxy_setting, short
+from clip_app.hub.errors import endpoint, endpoint_shown, explain, not_the_hub, proxy_setting, short
 from clip_app.hub.files import Pin, git_blob_hash
 from clip_app.hub.tls import unverified_context, verified_context
 from clip_app.hub.unpromised import hf_request_event_hook, httpx
@@ -77,15 +78,17 @@ class Client:
 
     def commit(self, repo: str, revision: str) -> str:
         """Ask which commit a branch or tag is."""
-        return str(HfApi(token=self._token).model_info(repo, revision=revision).sha or revision)
+        with _of_the_hubs_form():
+            return str(HfApi(token=self._token).model_info(repo, revision=revision).sha or revision)
 
     def listing(self, repo: str, commit: str) -> dict[str, Listed]:
         """Ask for the files of a commit."""
-        return {
-            entry.path: Listed(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
-            for entry in HfApi(token=self._token).list_repo_tree(repo, recursive=True, revision=commit)
-            if isinstance(entry, RepoFile)
-        }
+        with _of_the_hubs_form():
+            return {
+                entry.path: Listed(entry.size, entry.lfs.sha256 if entry.lfs else None, entry.blob_id)
+                for entry in HfApi(token=self._token).list_repo_tree(repo, recursive=True, revision=commit)
+                if isinstance(entry, RepoFile)
+            }
 
     def download(self, repo: str, commit: str, names: Sequence[str], progress: Progress) -> None:
         """Put files into the cache, as often as it takes.
@@ -128,6 +131,15 @@ class Client:
                 logger.debug("it was %s: %s", type(error).__name__, short(error))
                 time.sleep(wait)
                 pause = min(2 * pause, LONGEST_PAUSE)
+
+
+@contextmanager
+def _of_the_hubs_form() -> Iterator[None]:
+    """JSON of another form than the Hub's is an answer of somebody else; the Hub's client trips over it."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError) as error:
+        raise not_the_hub() from error
 
 
 def _token() -> bool | None:

@@ -20,7 +20,7 @@ from clip_app.errors import HubError, Reason
 from clip_app.hub.unpromised import httpx
 from clip_app.hub.volume import explain_file_error
 
-__all__ = ["causes", "endpoint", "endpoint_shown", "explain", "offline_switch", "proxy_setting", "short"]
+__all__ = ["causes", "endpoint", "endpoint_shown", "explain", "not_the_hub", "offline_switch", "proxy_setting", "short"]
 
 E = TypeVar("E", bound=BaseException)
 
@@ -59,7 +59,6 @@ BROKEN = (
     TimeoutError,
     errors.LocalEntryNotFoundError,
     errors.HfHubHTTPError,
-    errors.FileMetadataError,
 )
 UNREACHABLE = {
     "refused": "connection refused",
@@ -128,22 +127,37 @@ def _explain_system(chain: list[BaseException]) -> HubError | None:
     response = next((r for cause in chain if (r := getattr(cause, "response", None)) is not None), None)
     if response is not None:
         return _explain_answer(response)
+    strange = any(_is_strange(cause) for cause in chain)
+    if strange or _first(chain, json.JSONDecodeError):
+        return not_the_hub(retry=strange)
     if lost is not None or any(isinstance(cause, BROKEN) for cause in chain):
         return _explain_transport(lost, chain)
-    if _first(chain, json.JSONDecodeError):
-        return HubError(
-            "network",
-            f"What answers at {endpoint_shown()} is not the Hub. It may be a login or block page of the network. Open "
-            "it in a browser, or check HF_ENDPOINT and the proxy.",
-        )
     refused = next((cause for cause in chain if isinstance(cause, OSError) and cause.errno), None)
     if refused is not None:
         return HubError("permissions", f"The cache's volume answered: {refused.strerror}. Check the folder of HF_HOME.")
     return None
 
 
+def not_the_hub(*, retry: bool = False) -> HubError:
+    """Somebody else answers at the Hub's address."""
+    return HubError(
+        "network",
+        f"What answers at {endpoint_shown()} is not the Hub. It may be a login or block page of the network. Open it "
+        "in a browser, or check HF_ENDPOINT and the proxy.",
+        retry=retry,
+    )
+
+
+def _is_strange(cause: BaseException) -> bool:
+    """Whether a file came without what the Hub says of each, or, in words of the client's own, with another size."""
+    return isinstance(cause, errors.FileMetadataError) or (type(cause) is OSError and cause.errno is None)
+
+
 def _explain_answer(response: Any) -> HubError:
-    code = response.status_code
+    code, host = response.status_code, str(response.url.host)
+    busy = code == 429 or code >= 500
+    if host != urlsplit(endpoint()).hostname and not busy:  # its token and its repositories have no part in it
+        return HubError("network", f"{host}, where the Hub sends on to, answered {code}. Let it through the firewall.")
     if code in (401, 403):
         token = bool(get_token())
         what = "the token in HF_TOKEN" if token else "a request without a token"
@@ -152,7 +166,6 @@ def _explain_answer(response: Any) -> HubError:
     if code in (404, 410, 451):
         reason = "is withheld for legal reasons" if code == 451 else "is not there"
         return HubError("not_found", f"The model {reason} ({code}). Change CLIP_APP_MODEL or CLIP_APP_REVISION.")
-    busy = code == 429 or code >= 500
     after = _retry_after(response) if busy else None
     return HubError("network", f"The Hub answered {code}. Try again later.", retry=busy, after=after, patient=busy)
 

@@ -70,7 +70,7 @@ def fetch(
         if have is None and _cache_may_do(failure, error):
             with suppress(HubError):
                 have = adopt(way.cache, settings.revision, way.pins, way.choice).snapshot
-        if have is not None:
+        if have is not None and failure.reason not in ("integrity", "disk_full"):
             logger.warning("%s What is in the cache serves.", failure)
             return Fetched(have)
         if failure is error:
