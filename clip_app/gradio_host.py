@@ -50,6 +50,7 @@ logger = logging.getLogger("clip_app")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SESSIONS_KEPT = 500
+QUEUE_SECONDS, PROGRESS_SECONDS = 0.03, 0.2
 NOT_UPLOADED = "The picture was not uploaded here. Upload it through /gradio_api/upload first."
 
 # Read when Gradio is imported: nothing is reported outside, no table is built after each event.
@@ -99,6 +100,9 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, dress: Dress) -
     """Mount the page at / after every other route, and return the application that serves it."""
     _dress_document(dress)
     demo.queue(max_size=settings.queue_size, api_open=True, status_update_rate=5)
+    # It asks itself a thousand times a second whether somebody waits.
+    queue = demo._queue  # noqa: SLF001
+    queue.sleep_when_free, queue.progress_update_sleep_when_free = QUEUE_SECONDS, PROGRESS_SECONDS
     demo.state_session_capacity = SESSIONS_KEPT
     document(app, demo, settings)
     gradio.mount_gradio_app(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 from collections.abc import Iterator
@@ -54,6 +55,30 @@ def test_a_mounted_page_counts_as_launched_or_any_path_of_the_server_would_be_co
     demo: CountedBlocks, mounted: FastAPI
 ) -> None:
     assert demo.has_launched
+
+
+@pytest.mark.parametrize("loop", ["start_processing", "start_progress_updates"])
+def test_an_idle_queue_does_not_ask_itself_a_thousand_times_a_second(
+    mounted: FastAPI, demo: CountedBlocks, monkeypatch: pytest.MonkeyPatch, loop: str
+) -> None:
+    from gradio import queueing
+
+    queue, pauses, sleep = demo._queue, list[float](), asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        queue.stopped = len(pauses) == 5
+        await sleep(0)
+
+    async def run() -> None:
+        queue.stopped = False
+        await getattr(queue, loop)()
+
+    monkeypatch.setattr(queueing.asyncio, "sleep", pause)
+    monkeypatch.setattr(queue, "stopped", False)
+    monkeypatch.setattr(queue, "active_jobs", [None])
+    asyncio.run(run())
+    assert pauses == [0.03 if loop == "start_processing" else 0.2] * 5
 
 
 def test_the_mounted_application_is_the_one_that_serves(demo: CountedBlocks, mounted: FastAPI) -> None:
