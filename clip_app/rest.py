@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -53,9 +53,15 @@ class Health(BaseModel):
 
 
 def rest_routes(  # noqa: C901 -- a list of routes, each of which is short
-    analyzer: Analyzer, explainer: Explainer, loader: Loader, *, max_bytes: int, places: int
+    analyzer: Analyzer,
+    explainer: Explainer,
+    loader: Loader,
+    *,
+    max_bytes: int,
+    places: int,
+    broken: Callable[[], str | None],
 ) -> APIRouter:
-    """Build the REST and health routes around an analyzer that has so many places."""
+    """Build the REST and health routes around an analyzer that has so many places; ``broken`` says what else is."""
     router = APIRouter()
     threads = Threads(places)
 
@@ -124,8 +130,10 @@ def rest_routes(  # noqa: C901 -- a list of routes, each of which is short
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
     async def readyz(response: Response) -> Readiness:
-        """200 once the model has answered one real inference, else 503 with the reason."""
+        """200 once the model has answered one real inference and the page is there, else 503 with the reason."""
         state = readiness(loader.status)
+        if (failure := broken()) is not None:
+            state = state.model_copy(update={"ready": False, "message": failure, "reason": failure})
         response.status_code = 200 if state.ready else 503
         return state
 

@@ -36,7 +36,7 @@ from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
 from clip_app.mcp_route import McpRoute, Sessions
 from clip_app.middleware.basic_auth import BasicAuth
-from clip_app.middleware.body_limit import BodyLimit
+from clip_app.middleware.body_limit import BodyLimit, error_response
 from clip_app.middleware.counting import Counting
 from clip_app.middleware.request_id import HEADER, RequestIds
 from clip_app.middleware.root_path import RootPath
@@ -53,6 +53,7 @@ SWEEP_SECONDS = 300
 STALE_SECONDS = 1800
 # What the page asks for besides Gradio's own files.
 STATIC = {name: Path(__file__).parent / name for name in ("page", "examples")}
+NO_PAGE = "The page could not be built; everything else works."
 DESCRIPTION = "See what is in a picture: objects, scenes and other content, with confidence scores."
 
 
@@ -71,6 +72,7 @@ class LatePage:
     def __init__(self, build: Callable[[FastAPI], tuple[Callable[[], None], Mapping[int, Endpoint]]]) -> None:
         """Take the function that mounts the page on an application, and returns what mount_ui does."""
         self.functions: dict[int, Endpoint] = {}
+        self.failure: str | None = None
         self._build = build
         self._built = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -79,9 +81,8 @@ class LatePage:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._built.wait()
-        if self._app is None:
-            raise RuntimeError("the page could not be built")
-        await self._app(scope, receive, send)
+        answer: ASGIApp = self._app or error_response(503, "no_page", self.failure or NO_PAGE)
+        await answer(scope, receive, send)
 
     async def run(self) -> None:
         """Build the page and keep what it runs in the background alive until :meth:`stop`."""
@@ -93,7 +94,8 @@ class LatePage:
                 self._app = app
                 self._built.set()
                 await self._stopped.wait()
-        except Exception:
+        except Exception as error:
+            self.failure = f"{NO_PAGE} It was {type(error).__name__}; the server's log says more."
             logger.exception("the page does not work; everything else does")
         finally:
             self._built.set()
@@ -169,7 +171,14 @@ def create_app(settings: Settings) -> Application:
     for path in ("/metrics", "/metrics/"):
         api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
     api.include_router(
-        rest_routes(analyzer, explainer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size)
+        rest_routes(
+            analyzer,
+            explainer,
+            loader,
+            max_bytes=settings.max_upload_bytes,
+            places=settings.queue_size,
+            broken=lambda: page.failure,
+        )
     )
     api.include_router(embedding_routes(loader, analyzer.intake))
     for path in (f"{MCP.path}", f"{MCP.path}/"):  # a redirect would ask for the whole body again

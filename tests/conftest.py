@@ -75,6 +75,7 @@ PROCESSES = (
     "test_embeddings.py",
     "test_engines.py",
     "test_examples.py",
+    "test_faults.py",
     "test_gradio_api.py",
     "test_hub.py",
     "test_image.py",
