@@ -7,6 +7,7 @@ folder; process_api, through which every call goes; the stop event of its stream
 
 from __future__ import annotations
 
+import errno
 import inspect
 import logging
 import os
@@ -25,7 +26,7 @@ from starlette.routing import Mount
 
 from clip_app.endpoints import Endpoint
 from clip_app.errors import BadOption, ClipAppError
-from clip_app.gradio_routes import PREFIX
+from clip_app.gradio_routes import PREFIX, UPLOAD
 from clip_app.middleware.body_limit import NOT_FETCHED, error_response
 from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
 from clip_app.observation import refuse
@@ -124,18 +125,30 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, dress: Dress) -
     # Not demo.app, which is another one that nothing serves.
     mounted = app.routes[-1]
     assert isinstance(mounted, Mount) and isinstance(mounted.app, FastAPI)  # noqa: S101, PT018
-    _answer_wrong_indices(mounted.app, demo)
+    _answer_what_gradio_trips_over(mounted.app, demo)
     return mounted.app
 
 
-def _answer_wrong_indices(mounted: FastAPI, demo: CountedBlocks) -> None:
-    """Say that there is no such function where Gradio would fail."""
+def _answer_what_gradio_trips_over(mounted: FastAPI, demo: CountedBlocks) -> None:
+    """Say what is wrong with a request where Gradio would fail: no such function, a file without a name or too long."""
 
     async def no_function(request: Request, error: Exception) -> Response:
         if isinstance(error, KeyError) and not (isinstance(error.args[0], int) and error.args[0] not in demo.fns):
             raise error
         return error_response(404, "not_found", "There is no such function. /gradio_api/info names them.")
 
+    async def no_name(request: Request, error: Exception) -> Response:
+        if not request.url.path.endswith(UPLOAD):
+            raise error
+        return error_response(400, "bad_upload", "Each file needs a name, as curl --form files=@PICTURE gives it.")
+
+    async def no_file(request: Request, error: Exception) -> Response:
+        if not (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG):
+            raise error
+        return error_response(404, "not_found", "There is no such file.")
+
+    mounted.add_exception_handler(TypeError, no_name)
+    mounted.add_exception_handler(OSError, no_file)
     mounted.add_exception_handler(gradio.route_utils.FnIndexInferError, no_function)
     mounted.add_exception_handler(KeyError, no_function)
 

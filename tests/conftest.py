@@ -77,6 +77,7 @@ PROCESSES = (
     "test_examples.py",
     "test_faults.py",
     "test_gradio_api.py",
+    "test_hostile.py",
     "test_hub.py",
     "test_image.py",
     "test_k8s.py",
