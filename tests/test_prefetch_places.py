@@ -151,7 +151,7 @@ AS_ANOTHER = """
 import os, sys, tempfile
 import certifi
 from huggingface_hub import constants
-from clip_app.hub.errors import explain
+from clip_app.errors import HubError
 from clip_app.hub.fetch import fetch
 from clip_app.settings import load_settings
 user, group, umask, offline, certifi_copy = *map(int, sys.argv[1:5]), sys.argv[5]
@@ -162,7 +162,10 @@ with tempfile.TemporaryDirectory() as scratch:
     fetch(settings)
 constants.HF_HUB_CACHE, constants.HF_HUB_OFFLINE = cache, bool(offline)
 os.setgroups([]), os.setgid(group), os.setuid(user), os.umask(umask)
-print("at", fetch(settings, ask=True, deadline_seconds=60).snapshot.revision)
+try:
+    print("at", fetch(settings, ask=True, deadline_seconds=60).snapshot.revision)
+except HubError as error:
+    sys.exit(print(error) or error.exit_code)
 """
 
 
@@ -216,6 +219,17 @@ def test_users_share_a_volume_whatever_their_umask(machine: Machine, tmp_path: P
         assert (code, f"at {LATER}" in text) == (0, True), text
     for blob in machine.cache.blobs.iterdir():
         assert not blob.stat().st_mode & stat.S_IWOTH, "nobody else may write a model's files"
+
+
+@needs_users
+def test_a_cache_that_a_user_may_not_enter_is_14(machine: Machine, tmp_path: Path) -> None:
+    del machine.env["CLIP_APP_REVISION"]
+    reachable(tmp_path)
+    (machine.home / "hub").mkdir(parents=True)
+    (machine.home / "hub").chmod(0o700)
+    for offline in (False, True):
+        code, text = run_as(machine, STRANGER, STRANGER, 0o022, offline=offline)
+        assert code == 14, text
 
 
 @needs_users

@@ -68,7 +68,7 @@ def fetch(
             raise
         HUB_FAILURES.labels(failure.reason).inc()
         if have is None and _cache_may_do(failure, error):
-            with suppress(HubError):
+            with suppress(HubError, OSError):
                 have = adopt(way.cache, settings.revision, way.pins, way.choice).snapshot
         if have is not None and failure.reason not in ("integrity", "disk_full"):
             logger.warning("%s What is in the cache serves.", failure)
