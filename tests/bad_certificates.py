@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import tempfile
 from datetime import datetime, timedelta, timezone
+from ipaddress import ip_address
 from pathlib import Path
 
 import trustme
@@ -36,7 +37,7 @@ class Root:
     def context(self, *, bits: int = 2048, since: datetime = NOW - DAY) -> ssl.SSLContext:
         """A server's context for localhost; ``bits`` of its key, ``since`` when it is valid."""
         key = rsa.generate_private_key(65537, bits)
-        names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
+        names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
         builder = _builder(_name("localhost"), self.name, key, since).add_extension(names, False)
         certificate = builder.sign(self.key, hashes.SHA256())
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -65,6 +65,7 @@ class Fault:
     retry_after: int | None = None
     method: str | None = None
     message: str = ""
+    code: str = ""
     body: str = "<h1>Login</h1>"
 
 
@@ -192,7 +193,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault and fault.kind == "status":
             retry = {"Retry-After": str(fault.retry_after)} if fault.retry_after is not None else {}
             said = {"X-Error-Message": fault.message} if fault.message else {}
-            self._json(int(fault.value), {"error": "try later"}, retry | said)
+            kind = {"X-Error-Code": fault.code} if fault.code else {}
+            self._json(int(fault.value), {"error": "try later"}, retry | said | kind)
         elif fault and fault.kind == "page":  # of whoever stands between
             self._head(200, {"Content-Type": "text/html", "Content-Length": str(len(fault.body))})
             self.wfile.write(fault.body.encode() if self.command != "HEAD" else b"")

@@ -104,6 +104,14 @@ def test_the_errors_behind_an_error_are_told_first_but_not_those_it_hides() -> N
     assert hidden.endswith("ValueError")
 
 
+def test_an_error_that_is_its_own_cause_is_told_once() -> None:
+    error = broken()
+    error.__cause__ = error
+    text = during("seven", lambda: TextFormatter().format(record("failed", error=error)))
+    assert text.endswith("ValueError")
+    assert "and then:" not in text
+
+
 def test_the_error_that_was_being_handled_is_told_as_well() -> None:
     try:
         try:

@@ -266,6 +266,30 @@ def test_a_login_page_instead_of_the_hub_is_told(machine: Machine, where: str) -
     assert f"What answers at {machine.hub.endpoint} is not the Hub" in text
 
 
+def test_a_gated_model_needs_a_token_that_may_read_it(machine: Machine) -> None:
+    machine.hub.faults.append(Fault("/api/models/", "status", 403, times=99, code="GatedRepo"))
+    code, text = machine.run(case="a gated model, without a token")
+    assert (code, "needs a login. Set HF_TOKEN" in text) == (15, True), text
+
+
+def test_a_checkpoint_as_transformers_5_writes_it_is_served(machine: Machine) -> None:
+    """All settings of its pictures are in processor_config.json."""
+    alone = json.loads(machine.hub.files.pop("preprocessor_config.json"))  # type: ignore[arg-type]
+    machine.hub.files["processor_config.json"] = json.dumps({"image_processor": alone}).encode()
+    code, text = machine.run(case="processor_config.json alone")
+    assert code == 0, text
+    code, text = machine.run("analyze", str(examples_folder() / "coffee.jpg"), "--labels", "a,b", "--format", "json")
+    assert (code, json.loads(text)[0]["model"]["bundled"]) == (0, False), text
+
+
+def test_a_model_may_be_given_as_its_address(machine: Machine) -> None:
+    address = f"https://huggingface.co/{machine.hub.repo}"
+    code, text = machine.run(CLIP_APP_MODEL=address, case="MODEL is an address of the Hub")
+    assert (code, machine.complete) == (0, True), text
+    code, text = machine.run(CLIP_APP_MODEL=f"{address}/tree/main", case="MODEL is an address of one revision")
+    assert (code, "CLIP_APP_REVISION" in text) == (2, True), text
+
+
 def test_a_content_network_that_is_blocked_is_named(machine: Machine) -> None:
     machine.hub.faults.append(Fault("/cdn/", "status", 403, times=99))
     code, text = machine.run(case="the content network answers 403", HF_TOKEN="hf_good")

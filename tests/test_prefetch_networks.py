@@ -9,6 +9,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+import trustme
 from bad_certificates import Root, without_its_chain
 from conftest import free_port, small_checkpoint
 from fake_hub import Authority, FakeHub, Fault
@@ -59,6 +60,30 @@ def test_a_server_that_leaves_out_its_intermediate_certificates_is_told(tmp_path
     with FakeHub(small_checkpoint(), tls=context).running() as hub:
         code, text = Machine(tmp_path / "home", hub, root).run(case="the intermediate certificate is missing")
     assert (code, "does not send its intermediate certificates" in text) == (10, True), text
+
+
+def test_a_root_without_key_identifiers_is_trusted(tmp_path: Path) -> None:
+    """As those of many companies are: Python 3.13's own default would refuse it."""
+    root = Root()
+    with FakeHub(small_checkpoint(), tls=root.context()).running() as hub:
+        code, text = Machine(tmp_path / "home", hub, root.write(tmp_path / "root.pem")).run(
+            case="a root without key identifiers"
+        )
+    assert code == 0, text
+
+
+def test_a_bundle_of_which_one_is_damaged_serves_and_a_leaf_is_no_authority(
+    machine: Machine, ca: Path, tmp_path: Path
+) -> None:
+    leaf = tmp_path / "leaf.pem"
+    trustme.CA().issue_cert("localhost").cert_chain_pems[0].write_to_path(leaf)
+    code, text = machine.run(CLIP_APP_CA_BUNDLE=str(leaf), case="a server's own certificate as CA_BUNDLE")
+    assert (code, "no usable authority" in text) == (10, True), text
+    damaged = tmp_path / "damaged.pem"
+    block = "-----BEGIN CERTIFICATE-----\nMIIBdamaged\n-----END CERTIFICATE-----\n"
+    damaged.write_text(block + ca.read_text())
+    code, text = machine.run(CLIP_APP_CA_BUNDLE=str(damaged), case="a damaged certificate first in the bundle")
+    assert (code, "certificate 1 of 2 is damaged" in text) == (0, True), text
 
 
 def test_both_files_are_trusted_where_two_variables_name_some(machine: Machine, ca: Path, tmp_path: Path) -> None:

@@ -214,6 +214,7 @@ def test_users_share_a_volume_whatever_their_umask(machine: Machine, tmp_path: P
     change(machine.hub)
     code, text = run_as(machine, MEMBER, GROUP, umask)
     assert (code, f"at {LATER}" in text) == (0, True), text
+    machine.record(f"HF_HOME {mode:o}, umask {umask:03o}, a second user adds a revision", code, text)
     for user, group in ((OWNER, GROUP), (STRANGER, STRANGER)):
         code, text = run_as(machine, user, group, umask, offline=True)
         assert (code, f"at {LATER}" in text) == (0, True), text
