@@ -11,31 +11,38 @@ from pathlib import Path
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 NOW = datetime.now(timezone.utc)
 DAY = timedelta(days=1)
+# Object identifiers in DER, of one length.
+SHA256_WITH_RSA = bytes.fromhex("06092a864886f70d01010b")
+SHA1_WITH_RSA = bytes.fromhex("06092a864886f70d010105")
 
 
 class Root:
     """An authority that signs anything."""
 
-    def __init__(self, *, only: str | None = None) -> None:
-        """``only`` is the one host name that it may sign for."""
+    def __init__(self, *, only: str | None = None, since: datetime = NOW - DAY) -> None:
+        """``only`` is the one host name that it may sign for; it lasts a year."""
         self.key = rsa.generate_private_key(65537, 2048)
         self.name = _name("the tests' authority")
-        builder = _builder(self.name, self.name, self.key).add_extension(x509.BasicConstraints(True, None), True)
+        builder = _builder(self.name, self.name, self.key, since).add_extension(x509.BasicConstraints(True, None), True)
         if only:
             builder = builder.add_extension(x509.NameConstraints([x509.DNSName(only)], None), True)
         self.certificate = builder.sign(self.key, hashes.SHA256())
 
+    @property
+    def pem(self) -> bytes:
+        return self.certificate.public_bytes(serialization.Encoding.PEM)
+
     def write(self, path: Path) -> Path:
-        path.write_bytes(self.certificate.public_bytes(serialization.Encoding.PEM))
+        path.write_bytes(self.pem)
         return path
 
-    def context(self, *, bits: int = 2048, since: datetime = NOW - DAY) -> ssl.SSLContext:
-        """A server's context for localhost; ``bits`` of its key, ``since`` when it is valid."""
+    def context(self, *, bits: int = 2048, since: datetime = NOW - DAY, sha1: bool = False) -> ssl.SSLContext:
+        """A server's context for localhost; ``bits`` of its key, ``since`` when it is valid, ``sha1`` how signed."""
         key = rsa.generate_private_key(65537, bits)
         names = x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))])
         builder = _builder(_name("localhost"), self.name, key, since).add_extension(names, False)
@@ -43,7 +50,7 @@ class Root:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.set_ciphers("DEFAULT:@SECLEVEL=0")  # else this side would refuse what is too weak
         with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-            file.write(certificate.public_bytes(serialization.Encoding.PEM))
+            file.write((self._with_sha1(certificate) if sha1 else certificate).public_bytes(serialization.Encoding.PEM))
             file.write(
                 key.private_bytes(
                     serialization.Encoding.PEM,
@@ -54,6 +61,13 @@ class Root:
             file.flush()
             context.load_cert_chain(file.name)
         return context
+
+    def _with_sha1(self, certificate: x509.Certificate) -> x509.Certificate:
+        """Sign it anew as nobody should: the library makes no such certificate, but signs any bytes."""
+        body = certificate.tbs_certificate_bytes.replace(SHA256_WITH_RSA, SHA1_WITH_RSA)
+        signature = self.key.sign(body, padding.PKCS1v15(), hashes.SHA1())
+        der = certificate.public_bytes(serialization.Encoding.DER).replace(SHA256_WITH_RSA, SHA1_WITH_RSA)
+        return x509.load_der_x509_certificate(der[: -len(signature)] + signature)
 
 
 def without_its_chain(folder: Path) -> tuple[ssl.SSLContext, Path]:

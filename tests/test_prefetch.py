@@ -314,14 +314,16 @@ def test_a_home_that_is_no_folder_is_14(machine: Machine, kind: str) -> None:
     assert "Set HF_HOME" in text
 
 
-def test_an_error_of_our_own_is_neither_retried_nor_called_network(machine: Machine, tmp_path: Path) -> None:
-    patch = "import clip_app.checkpoint as c\ndef broken(names):\n    raise KeyError('ours')\n"
+@pytest.mark.parametrize("case", ["an error of our own", "an error that is its own cause"])
+def test_an_error_of_our_own_is_neither_retried_nor_called_network(machine: Machine, tmp_path: Path, case: str) -> None:
+    raising = "raise KeyError('ours')" if case.endswith("own") else "e = KeyError('ours')\n    raise e from e"
+    patch = f"import clip_app.checkpoint as c\ndef broken(names):\n    {raising}\n"
     (tmp_path / "sitecustomize.py").write_text(f"{patch}c.missing_files = broken\n")
     process = machine.start("prefetch", "--no-labels", PYTHONPATH=str(tmp_path))
     _, err = process.communicate(timeout=60)
-    machine.record("an error of our own", process.returncode, err.splitlines()[-1])
+    machine.record(case, process.returncode, err.splitlines()[-1])
     assert process.returncode == 1
-    assert "raise KeyError('ours')" in err
+    assert "KeyError: 'ours'" in err
     assert err.endswith("KeyError, which is a fault of clip-app itself. Please report it with what is above.\n")
     assert "network" not in err
     assert sum("/revision/" in line for line in machine.hub.log) == 1

@@ -33,6 +33,7 @@ TOMORROW = datetime.now(timezone.utc) + timedelta(days=1)
 SERVERS: dict[str, tuple[Callable[[Root], ssl.SSLContext], str]] = {
     "a certificate that is not valid yet": (lambda root: root.context(since=TOMORROW), "Set this machine's clock"),
     "an RSA key of 1024 bits": (lambda root: root.context(bits=1024), "too weak"),
+    "a signature with SHA-1": (lambda root: root.context(sha1=True), "too weak"),
     "TLS 1.1 alone": (lambda root: old(root.context()), "only an old TLS"),
     "a certificate of the client is demanded": (lambda root: demanding(root.context()), "certificate of the client"),
 }
@@ -103,6 +104,17 @@ def test_a_folder_of_certificates_will_do(machine: Machine, ca: Path, tmp_path: 
     assert code == 0, text
 
 
+def test_an_authority_that_has_ended_is_counted_and_no_fault(machine: Machine, ca: Path, tmp_path: Path) -> None:
+    """As one of 144 in many a system's bundle."""
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes(Root(since=datetime.now(timezone.utc) - timedelta(days=900)).pem + ca.read_bytes())
+    assert machine.run(CLIP_APP_CA_BUNDLE=str(bundle))[0] == 0
+    code, text = machine.run("doctor", CLIP_APP_CA_BUNDLE=str(bundle))
+    line = next(line for line in text.splitlines() if "bundle.pem" in line)
+    machine.record("doctor, one of two authorities has ended", code, line)
+    assert (code, line[:2], "2 authorities, 1 of them ended" in line) == (0, "ok", True), text
+
+
 # Proxies.
 
 
@@ -131,7 +143,16 @@ def test_a_proxy_over_tls_that_nobody_vouches_for_is_refused(machine: Machine, a
     assert machine.hub.requests == []
 
 
-@pytest.mark.parametrize("answer", ["403 Forbidden", "502 Bad Gateway"])
+def test_an_endpoint_that_is_empty_is_as_if_unset(machine: Machine) -> None:
+    with Proxy(answer="403 Forbidden").running() as address:
+        code, text = machine.run(
+            NO_PROXY="", HTTPS_PROXY=address, HF_ENDPOINT="", case="HF_ENDPOINT empty, 403 of the proxy"
+        )
+    assert code == 11, text
+    assert "not encrypted" not in text
+
+
+@pytest.mark.parametrize("answer", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"])
 def test_what_a_proxy_answers_is_told(machine: Machine, answer: str) -> None:
     with Proxy(answer=answer).running() as address:
         code, text = machine.run(NO_PROXY="", HTTPS_PROXY=address, case=f"the proxy answers {answer[:3]}")
