@@ -17,6 +17,7 @@ from clip_app.options import Options
 from clip_app.ranking import Ranking, rank_by_text
 from clip_app.results import AnalysisResult, Embedding, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
+from clip_app.turns import Ledger
 
 if TYPE_CHECKING:
     from clip_app.serving import Serving
@@ -49,8 +50,8 @@ class TextQuery:
 class Analyzer:
     """Decodes, encodes and scores pictures, so many at a time. Thread-safe."""
 
-    def __init__(self, loader: Loader, settings: Settings, *, decoders: int) -> None:
-        self.intake = Intake(settings, decoders=decoders)
+    def __init__(self, loader: Loader, settings: Settings, *, decoders: int, ledger: Ledger | None = None) -> None:
+        self.intake = Intake(settings, decoders=decoders, ledger=ledger)
         self._loader = loader
 
     def check(self, options: Options) -> None:

@@ -6,8 +6,10 @@ import hashlib
 import json
 import logging
 import threading
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -18,7 +20,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from clip_app.engines import Embeddings
-from clip_app.errors import ClipAppError
+from clip_app.errors import Busy, ClipAppError
 from clip_app.example_pictures import MOST_BYTES, Example
 from clip_app.few_shot import mixed
 from clip_app.hub.files import write_atomically
@@ -28,12 +30,15 @@ from clip_app.labels import REQUEST_GROUP, LabelGroup, fill
 from clip_app.model import Model
 from clip_app.source import examples_folder
 from clip_app.telemetry import LABEL_CACHE
+from clip_app.turns import HOUSE, Ledger, Turns, asking
 
 __all__ = ["LabelBank", "LabelStore"]
 
 logger = logging.getLogger("clip_app")
 
-CHUNK = 32
+CHUNK = 32  # labels of a preset group that are embedded at a time
+PIECE = 16  # texts of requests that are embedded at a time, for whoever has few waits for as many of others
+MOST_WAITING = 2000  # new texts that one client may have waiting: as many as two of the largest requests bring
 MOST_PIXELS = 200_000_000  # of an example
 READ = 32  # requests' groups whose tokens are remembered
 MOST_WARNINGS = 20
@@ -74,8 +79,18 @@ class LabelStore:
 class LabelBank:
     """Embeddings of one model's labels. Preset groups stay; of users' own the latest ``capacity``."""
 
-    def __init__(self, model: Model, *, store: LabelStore | None = None, capacity: int = 20_000) -> None:
-        """Start empty; preset labels that are in the store are not computed again."""
+    def __init__(
+        self,
+        model: Model,
+        *,
+        store: LabelStore | None = None,
+        capacity: int = 20_000,
+        ledger: Ledger | None = None,
+    ) -> None:
+        """Start empty; preset labels that are in the store are not computed again.
+
+        ``ledger`` says who had how much of the work lately, so that it is the turn of whoever had least.
+        """
         self._model = model
         self._store = store
         self._stored = store.read() if store else {}
@@ -86,7 +101,9 @@ class LabelBank:
         self._as_read = lru_cache(READ)(self._read)  # the same labels come with every picture of a batch
         self._pictures: dict[str, Example] = {}
         self._lock = threading.Lock()
-        self._computing = threading.Lock()
+        self._turns = Turns(ledger or Ledger())
+        self._texts_waiting: dict[str, Counter[Key]] = {}  # new texts, by who asks; some by several requests at once
+        self._seconds_each = 0.0  # of a text, lately
 
     def group(self, group: LabelGroup) -> tuple[Embeddings, Embeddings]:
         """Return a group's label embeddings [L, D] and neutral embeddings [N, D].
@@ -173,7 +190,7 @@ class LabelBank:
         return mixed(labels, [np.concatenate(rows[label]) for label in group.labels], neutral, background)
 
     def _embed_missing(self, keys: Sequence[Key]) -> None:
-        with self._computing:
+        with self._turns.turn():
             chunk = [key for key in keys if key not in self._stored]  # another thread may be at the same group
             LABEL_CACHE.labels("hit").inc(len(keys) - len(chunk))
             if chunk:
@@ -194,21 +211,61 @@ class LabelBank:
 
     def _embed(self, keys: Sequence[Key]) -> Embeddings:
         found = self._look_up(keys)
-        if len(found) < len(set(keys)):
-            with self._computing:  # two requests with the same new labels compute them once
-                found |= self._look_up([key for key in keys if key not in found])
-                missing = [key for key in dict.fromkeys(keys) if key not in found]
-                # Copies: a row of the whole would keep all of it alive.
-                new = {k: row.copy() for k, row in zip(missing, self._compute(missing), strict=True)} if missing else {}
-            found |= new
-            with self._lock:
-                self._own.update(new)
-                while len(self._own) > self._capacity:
-                    self._own.popitem(last=False)
-            LABEL_CACHE.labels("hit").inc(len(keys) - len(new))
-        else:
-            LABEL_CACHE.labels("hit").inc(len(keys))
+        missing = sorted((key for key in dict.fromkeys(keys) if key not in found), key=lambda key: len(key[1]))
+        computed = 0
+        with self._waiting(missing):
+            for start in range(0, len(missing), PIECE):
+                piece = missing[start : start + PIECE]
+                with self._turns.turn(self._seconds_each * (len(missing) - start)):
+                    found |= self._look_up(piece)  # two requests with the same new labels compute them once
+                    new = [key for key in piece if key not in found]
+                    found |= self._add(new) if new else {}
+                    computed += len(new)
+        LABEL_CACHE.labels("hit").inc(len(keys) - computed)
         return np.stack([found[key] for key in keys])
+
+    @contextmanager
+    def _waiting(self, keys: Sequence[Key]) -> Iterator[None]:
+        """Count a request's new texts as waiting.
+
+        Raises:
+            Busy: whoever asks has more of them waiting already than one client may.
+        """
+        client = asking()
+        with self._lock:
+            waiting = self._texts_waiting.setdefault(client, Counter())
+            if client != HOUSE and waiting and len(waiting.keys() | set(keys)) > MOST_WAITING:
+                raise Busy(f"{len(waiting):,} new labels of yours are being read already. Try again in a moment.")
+            waiting.update(keys)
+        try:
+            yield
+        finally:
+            with self._lock:
+                waiting.subtract(keys)
+                for key in [key for key in set(keys) if not waiting[key]]:
+                    del waiting[key]
+                if not waiting:
+                    self._texts_waiting.pop(client, None)
+
+    def _add(self, keys: Sequence[Key]) -> dict[Key, Vector]:
+        started = time.perf_counter()
+        # Copies: a row of the whole would keep all of it alive.
+        new = {key: row.copy() for key, row in zip(keys, self._compute(keys), strict=True)}
+        self._seconds_each = (time.perf_counter() - started) / len(keys)
+        with self._lock:
+            self._own.update(new)
+            while len(self._own) > self._capacity:
+                self._own.popitem(last=False)
+        return new
+
+    def encode_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embed texts as they stand, unit vectors of shape [len(texts), D], a few at a time and none of them kept."""
+        with self._waiting([((text,), "") for text in texts]):
+            rows = []
+            for start in range(0, len(texts), PIECE):
+                with self._turns.turn(self._seconds_each * (len(texts) - start)):
+                    rows.append(self._model.encode_texts(texts[start : start + PIECE]))
+        return np.concatenate(rows)
 
     def _look_up(self, keys: Sequence[Key]) -> dict[Key, Vector]:
         with self._lock:

@@ -1,13 +1,13 @@
-"""Micro-batching: pictures that wait together are encoded together."""
+"""Micro-batching: pictures that wait together are encoded together, those of whoever had least first."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,14 @@ from clip_app.engines import Embeddings
 from clip_app.errors import EncodingFailed
 from clip_app.preprocessing import Pixels
 from clip_app.telemetry import BATCH_SIZE, QUEUE_DEPTH
+from clip_app.turns import Ledger, asking, seconds_left, too_late
 
 __all__ = ["Encoded", "MicroBatcher"]
 
 logger = logging.getLogger("clip_app")
+
+LEAST_SECONDS = 1e-3  # of a picture, before one was encoded
+CLOSE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Encoded:
 @dataclass
 class _Waiting:
     pixels: Pixels
+    client: str = field(default_factory=asking)
     since: float = field(default_factory=time.perf_counter)
     future: Future[Encoded] = field(default_factory=Future)
 
@@ -41,14 +46,19 @@ class _Waiting:
 class MicroBatcher:
     """One thread feeds the image encoder; a batch is whatever waits when it is free.
 
-    Nothing ever waits for a batch to fill. First come, first served. How many may wait
-    is bounded by whoever calls :meth:`encode`.
+    Nothing ever waits for a batch to fill. Whoever had least of the encoder lately is first, and among equals
+    whoever came first. How many may wait is bounded by whoever calls :meth:`encode`.
     """
 
-    def __init__(self, encode_images: Callable[[Pixels], Embeddings], *, max_batch_size: int) -> None:
+    def __init__(
+        self, encode_images: Callable[[Pixels], Embeddings], *, max_batch_size: int, ledger: Ledger | None = None
+    ) -> None:
         self._encode_images = encode_images
         self._max_batch_size = max_batch_size
-        self._waiting: deque[_Waiting] = deque()
+        self._ledger = ledger or Ledger()
+        self._waiting: list[_Waiting] = []
+        self._seconds_each = 0.0  # of the batch before
+        self._since: float | None = None  # when the encoder began with what it is at
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="image-encoder", daemon=True)
@@ -58,7 +68,8 @@ class MicroBatcher:
         """Encode one picture, pixels of shape [3, H, W], and wait for its embedding.
 
         Raises:
-            EncodingFailed: the encoder failed on this picture.
+            EncodingFailed: the encoder failed on this picture, or does not come back from it.
+            Busy: its turn did not come before it was due.
         """
         item = _Waiting(pixels)
         with self._changed:
@@ -67,14 +78,33 @@ class MicroBatcher:
             self._waiting.append(item)
             QUEUE_DEPTH.inc()
             self._changed.notify()
-        return item.future.result()
+        try:
+            return item.future.result(seconds_left())
+        except FutureTimeout:
+            self._give_up(item)
+        return item.future.result()  # it was just done
+
+    @property
+    def busy_for(self) -> float:
+        """For how many seconds the encoder has been at what it is at; 0 where it waits."""
+        since = self._since
+        return 0.0 if since is None else time.monotonic() - since
+
+    def _give_up(self, item: _Waiting) -> None:
+        with self._changed:
+            if item in self._waiting:
+                self._waiting.remove(item)
+                QUEUE_DEPTH.dec()
+                raise too_late()
+        if not item.future.done():
+            raise EncodingFailed("The image encoder does not come back from this picture. Try again in a moment.")
 
     def close(self) -> None:
-        """Answer what waits, then end the thread."""
+        """Answer what waits, then end the thread; one that does not come back is left behind."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        self._thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         while batch := self._next_batch():
@@ -89,15 +119,31 @@ class MicroBatcher:
     def _next_batch(self) -> list[_Waiting]:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._max_batch_size))]
+            had: dict[str, float] = {item.client: self._ledger.used(item.client) for item in self._waiting}
+            batch: list[_Waiting] = []
+            while self._waiting and len(batch) < self._max_batch_size:
+                item = min(self._waiting, key=lambda item: had[item.client])
+                self._waiting.remove(item)
+                had[item.client] += self._seconds_each or LEAST_SECONDS
+                batch.append(item)
             QUEUE_DEPTH.dec(len(batch))
             return batch
 
     def _answer(self, batch: list[_Waiting]) -> None:
+        self._since = time.monotonic()
+        try:
+            self._encode(batch)
+        finally:
+            self._since = None
+
+    def _encode(self, batch: list[_Waiting]) -> None:
         started = time.perf_counter()
         BATCH_SIZE.observe(len(batch))
         embeddings = self._encode_images(np.stack([item.pixels for item in batch]))
         seconds = time.perf_counter() - started
+        self._seconds_each = seconds / len(batch)
+        for item in batch:
+            self._ledger.add(item.client, self._seconds_each)
         for item, embedding in zip(batch, embeddings, strict=True):
             item.future.set_result(Encoded(embedding, started - item.since, seconds))
 

@@ -90,7 +90,7 @@ def _embed(loader: Loader, intake: Intake, asked: EmbeddingRequest) -> Embedding
     texts = [asked.input] if isinstance(asked.input, str) else asked.input
     with intake.place():
         serving: Serving = loader.serving()
-        rows = serving.model.encode_texts(texts)
+        rows = serving.bank.encode_texts(texts)
     tokens = sum(len(text.ids) for text in serving.model.read_texts(texts))
     data = [OneEmbedding(index=i, embedding=_written(row, asked.encoding_format)) for i, row in enumerate(rows)]
     usage = Usage(prompt_tokens=tokens, total_tokens=tokens)

@@ -20,6 +20,7 @@ from clip_app.observation import Observation
 from clip_app.options import ExplainOptions
 from clip_app.overlay import LONGEST, lay_over, reduced
 from clip_app.results import Explanation, ImageInfo
+from clip_app.turns import Ledger, Turns
 
 if TYPE_CHECKING:
     from clip_app.serving import Serving
@@ -28,14 +29,19 @@ __all__ = ["Explainer"]
 
 NOTHING = "Nothing in the picture speaks for this label more than for the others."
 DIGITS = 4
+AT_ONCE = 2  # maps in the works: each takes as long as several pictures
 
 
 class Explainer:
     """Says where in pictures labels were seen, within the bounds of the analyses beside it. Thread-safe."""
 
-    def __init__(self, loader: Loader, intake: Intake) -> None:
-        """Share an analyzer's intake: a picture that is explained takes one of its places."""
+    def __init__(self, loader: Loader, intake: Intake, *, ledger: Ledger | None = None) -> None:
+        """Share an analyzer's intake: a picture that is explained takes one of its places.
+
+        ``ledger`` says who had how much of the work lately.
+        """
         self._loader = loader
+        self._turns = Turns(ledger or Ledger(), AT_ONCE)
         self._intake = intake
         self._opened: tuple[Serving, str, Mapper] | None = None
         self._opening = threading.Lock()
@@ -89,19 +95,23 @@ class Explainer:
             target = max(target, LONGEST // 3)  # decoding leaves three times that
         waited = time.perf_counter()
         with self._intake.decoder():
-            observation.add("queue", time.perf_counter() - waited)
+            waited = time.perf_counter() - waited
             with observation.stage("decode"):
                 decoded = self._intake.decode(data, target)
             with observation.stage("preprocess"):
                 ask = mapper.look(decoded.image)
-                return _Looked.of(decoded, ask, reduced(decoded.image) if drawn else None)
+                return _Looked.of(decoded, ask, reduced(decoded.image) if drawn else None, waited)
 
     def _heat(self, looked: _Looked, direction: Direction, observation: Observation) -> Heat:
         """Ask; in a picture of one colour there is nothing to be seen, whatever a network makes of it."""
         if looked.flat:
+            observation.add("queue", looked.waited)
             return np.zeros((1, 1), np.float32)
-        with observation.stage("encode"):
-            return scaled(looked.ask(direction))
+        since = time.perf_counter()
+        with self._turns.turn():
+            observation.add("queue", looked.waited + time.perf_counter() - since)
+            with observation.stage("encode"):
+                return scaled(looked.ask(direction))
 
     def _mapper(self, serving: Serving) -> tuple[str, Mapper]:
         """Open the method when it is first asked for; whoever comes meanwhile waits for it."""
@@ -121,10 +131,11 @@ class _Looked:
     warnings: tuple[str, ...]
     flat: bool
     picture: Image.Image | None
+    waited: float  # seconds, for a turn to be decoded
 
     @classmethod
-    def of(cls, decoded: Decoded, ask: Ask, picture: Image.Image | None) -> _Looked:
-        return cls(ask, decoded.width, decoded.height, decoded.warnings, decoded.flat, picture)
+    def of(cls, decoded: Decoded, ask: Ask, picture: Image.Image | None, waited: float) -> _Looked:
+        return cls(ask, decoded.width, decoded.height, decoded.warnings, decoded.flat, picture, waited)
 
     def info(self, name: str, *, found: bool) -> ImageInfo:
         warnings = [*self.warnings, *([] if found or self.flat else [NOTHING])]

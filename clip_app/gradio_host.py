@@ -27,7 +27,7 @@ from starlette.routing import Mount
 from clip_app.endpoints import Endpoint
 from clip_app.errors import BadOption, ClipAppError
 from clip_app.gradio_routes import PREFIX, UPLOAD
-from clip_app.middleware.body_limit import NOT_FETCHED, error_response
+from clip_app.middleware.body_limit import NOT_FETCHED, error_response, no_room
 from clip_app.middleware.request_id import RequestContext, context_of, current_request, enter
 from clip_app.observation import refuse
 from clip_app.settings import Settings
@@ -130,7 +130,7 @@ def mount(app: FastAPI, demo: CountedBlocks, settings: Settings, dress: Dress) -
 
 
 def _answer_what_gradio_trips_over(mounted: FastAPI, demo: CountedBlocks) -> None:
-    """Say what is wrong with a request where Gradio would fail: no such function, a file without a name or too long."""
+    """Say what is wrong where Gradio would fail: no such function, a file without a name or too long, no room."""
 
     async def no_function(request: Request, error: Exception) -> Response:
         if isinstance(error, KeyError) and not (isinstance(error.args[0], int) and error.args[0] not in demo.fns):
@@ -143,6 +143,8 @@ def _answer_what_gradio_trips_over(mounted: FastAPI, demo: CountedBlocks) -> Non
         return error_response(400, "bad_upload", "Each file needs a name, as curl --form files=@PICTURE gives it.")
 
     async def no_file(request: Request, error: Exception) -> Response:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            return no_room(error)
         if not (isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG):
             raise error
         return error_response(404, "not_found", "There is no such file.")

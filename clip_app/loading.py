@@ -13,6 +13,7 @@ from clip_app.labels import load_groups, preset_folder
 from clip_app.settings import Settings
 from clip_app.status import LoadStatus, describe
 from clip_app.telemetry import MODEL_LOAD_SECONDS, MODEL_READY, set_model_info
+from clip_app.turns import Ledger
 
 if TYPE_CHECKING:
     from clip_app.serving import Serving
@@ -25,8 +26,12 @@ logger = logging.getLogger("clip_app")
 class Loader:
     """Loads the model that the settings name, once."""
 
-    def __init__(self, settings: Settings, *, preload: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, settings: Settings, *, preload: Sequence[str] | None = None, ledger: Ledger | None = None
+    ) -> None:
         """Prepare to load; ``preload`` names the groups to embed first, by default the default groups.
+
+        ``ledger`` says who had how much of the work lately.
 
         Raises:
             LabelFileError: a file of labels cannot be used.
@@ -34,6 +39,7 @@ class Loader:
         self.status = LoadStatus()
         self._settings = settings
         self._preload = preload
+        self._ledger = ledger or Ledger()
         self._serving: Serving | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self.run, name="model-loader", daemon=True)
@@ -53,6 +59,11 @@ class Loader:
         if self._serving is None:
             raise NotReady(describe(self.status))
         return self._serving
+
+    @property
+    def encoding_for(self) -> float:
+        """For how many seconds the image encoder has been at one batch; 0 where it waits."""
+        return self._serving.batcher.busy_for if self._serving is not None else 0.0
 
     @property
     def loading(self) -> bool:
@@ -76,7 +87,7 @@ class Loader:
         started = time.monotonic()
         MODEL_READY.set(0)
         try:
-            serving = make_serving(self._settings, self.groups, self._report, self._preload)
+            serving = make_serving(self._settings, self.groups, self._report, self._preload, self._ledger)
         except Exception as error:  # the loading thread's last line of defence: say it, stay alive
             known = isinstance(error, ClipAppError)
             reason = str(error) if known else f"{type(error).__name__}. The server's log says more."

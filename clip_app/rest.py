@@ -20,7 +20,7 @@ from clip_app.explainer import Explainer
 from clip_app.forms import form_options, known_fields
 from clip_app.images import display_name
 from clip_app.loading import Loader
-from clip_app.middleware.body_limit import error_response
+from clip_app.middleware.body_limit import error_response, no_room
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
 from clip_app.options import ExplainOptions, Options
@@ -60,8 +60,12 @@ def rest_routes(  # noqa: C901 -- a list of routes, each of which is short
     max_bytes: int,
     places: int,
     broken: Callable[[], str | None],
+    dead: Callable[[], str | None],
 ) -> APIRouter:
-    """Build the REST and health routes around an analyzer that has so many places; ``broken`` says what else is."""
+    """Build the REST and health routes around an analyzer that has so many places.
+
+    ``broken`` says what else is, and ``dead`` what only a new process mends.
+    """
     router = APIRouter()
     threads = Threads(places)
 
@@ -122,10 +126,12 @@ def rest_routes(  # noqa: C901 -- a list of routes, each of which is short
         return await threads.run(work)
 
     @router.head("/healthz", include_in_schema=False)
-    @router.get("/healthz", tags=["health"])
-    async def healthz() -> Health:
-        """200 while the process is alive, model or not."""
-        return Health()
+    @router.get("/healthz", tags=["health"], responses={503: {"model": Health}})
+    async def healthz(response: Response) -> Health:
+        """200 while the process is alive, model or not; 503 once it hangs for good."""
+        failure = dead()
+        response.status_code = 503 if failure else 200
+        return Health(status=failure or "ok")
 
     @router.head("/readyz", include_in_schema=False)
     @router.get("/readyz", tags=["health"], responses={503: {"model": Readiness}})
@@ -178,4 +184,6 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
+        if isinstance(error.__cause__, OSError):  # of a body that is kept in a file while it comes
+            return no_room(error.__cause__)
         return error_response(error.status_code, "http_error", str(error.detail), dict(error.headers or {}))

@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import signal
 import socket
-import tempfile
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,28 +26,35 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
+from clip_app.connections import ACCEPTED_AT_ONCE, Connections, descriptors, protocol
 from clip_app.embeddings_api import embedding_routes
 from clip_app.endpoints import MCP, Endpoint
 from clip_app.explainer import Explainer
 from clip_app.loading import Loader
 from clip_app.machine import available_cpus, cpu_limit, limit_allocator, memory_limit
 from clip_app.mcp_route import McpRoute, Sessions
+from clip_app.middleware.admission import Admission
 from clip_app.middleware.basic_auth import BasicAuth
 from clip_app.middleware.body_limit import BodyLimit, error_response
 from clip_app.middleware.counting import Counting
+from clip_app.middleware.forwarded import Forwarded
 from clip_app.middleware.request_id import HEADER, RequestIds
 from clip_app.middleware.root_path import RootPath
+from clip_app.middleware.security_headers import SecurityHeaders
 from clip_app.rest import add_error_handlers, rest_routes
 from clip_app.settings import Settings
+from clip_app.turns import Ledger
+from clip_app.uploads import remove_broken_uploads, upload_folder
 
 __all__ = ["Application", "create_app", "serve"]
 
 logger = logging.getLogger("clip_app")
 
 GRACE_SECONDS = 20
+DEAD_SECONDS = 60.0  # of one batch at least, before the process is said to be dead
 HEAD_START_SECONDS = 0.02
+WAITING_TO_BE_ACCEPTED = 2048
 SWEEP_SECONDS = 300
-STALE_SECONDS = 1800
 # What the page asks for besides Gradio's own files.
 STATIC = {name: Path(__file__).parent / name for name in ("page", "examples")}
 NO_PAGE = "The page could not be built; everything else works."
@@ -137,9 +141,10 @@ def create_app(settings: Settings) -> Application:
     telemetry.QUEUE_CAPACITY.set(settings.queue_size)
     telemetry.MEMORY_LIMIT.set(memory_limit())
     telemetry.CPU_LIMIT.set(cpu_limit())
-    loader = Loader(settings)
-    analyzer = Analyzer(loader, settings, decoders=available_cpus())
-    explainer = Explainer(loader, analyzer.intake)
+    ledger = Ledger()
+    loader = Loader(settings, ledger=ledger)
+    analyzer = Analyzer(loader, settings, decoders=available_cpus(), ledger=ledger)
+    explainer = Explainer(loader, analyzer.intake, ledger=ledger)
     page = LatePage(partial(_mount_page, analyzer=analyzer, explainer=explainer, loader=loader, settings=settings))
     # Gradio imports the same package, and two threads that import one at once may find half of it.
     tools = McpRoute(partial(_make_tools, analyzer, settings), after=page.built, origins=settings.allowed_origins)
@@ -177,7 +182,8 @@ def create_app(settings: Settings) -> Application:
             loader,
             max_bytes=settings.max_upload_bytes,
             places=settings.queue_size,
-            broken=lambda: page.failure,
+            broken=lambda: page.failure or _stuck(loader, settings.answer_seconds),
+            dead=lambda: _stuck(loader, max(DEAD_SECONDS, 2 * settings.answer_seconds)),
         )
     )
     api.include_router(embedding_routes(loader, analyzer.intake))
@@ -186,20 +192,30 @@ def create_app(settings: Settings) -> Application:
     for name, folder in STATIC.items():
         api.mount(f"/{name}", Static(directory=folder))
     api.mount("/", page)
-    return Application(page, loader, _guarded(api, page, settings))
+    return Application(page, loader, _guarded(api, page, analyzer, settings))
 
 
-def _guarded(api: ASGIApp, page: LatePage, settings: Settings) -> ASGIApp:
+def _stuck(loader: Loader, most: float) -> str | None:
+    """Say that the image encoder does not come back, where it has been at one batch for longer than so many seconds."""
+    seconds = loader.encoding_for
+    return f"The image encoder has been at one batch for {seconds:.0f} s; restart the app." if seconds > most else None
+
+
+def _guarded(api: ASGIApp, page: LatePage, analyzer: Analyzer, settings: Settings) -> ASGIApp:
     """Put before the routes what every request goes through, the innermost first."""
     # A request of several pictures may have as much as four of the largest.
     most = settings.max_upload_bytes
     guarded: ASGIApp = BodyLimit(api, upload_bytes=most, request_bytes=4 * most)
+    guarded = Admission(guarded, promise=analyzer.intake.promise)
     guarded = Counting(guarded, functions=page.functions)
     if settings.auth is not None:
-        guarded = BasicAuth(guarded, credentials=settings.auth.get_secret_value())
+        password, for_metrics = settings.auth.get_secret_value(), settings.metrics_auth == "login"
+        guarded = BasicAuth(guarded, credentials=password, for_metrics=for_metrics)
     # A browser asks whether it may before it sends a password.
     guarded = CORSMiddleware(guarded, **_cross_origin(settings))
-    return RootPath(RequestIds(guarded), root_path=settings.root_path)
+    guarded = SecurityHeaders(guarded, framed_by=settings.allowed_origins)
+    guarded = RootPath(RequestIds(guarded), root_path=settings.root_path)
+    return Forwarded(guarded, proxies=settings.proxies) if settings.proxies else guarded
 
 
 def _cross_origin(settings: Settings) -> dict[str, Any]:
@@ -246,21 +262,22 @@ def _parent(lifespan: object) -> FastAPI:
 def serve(settings: Settings) -> None:
     """Serve until a signal comes, then answer what was accepted and stop."""
     limit_allocator()
-    uploads = Path(tempfile.mkdtemp(prefix="clip_app-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read by Gradio; only files below it are ever opened
-    try:
+    with upload_folder() as uploads:
+        os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read by Gradio; only files below it are ever opened
         application = create_app(settings)
+        connections = Connections.within(descriptors(), proxies=settings.proxies)
         config = uvicorn.Config(
             application,
             host=settings.host,
             port=settings.port,
+            http=protocol(connections),
+            backlog=ACCEPTED_AT_ONCE,  # the system's own list of who waits is made longer below
+            proxy_headers=False,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
         _Server(config, application).run()
-    finally:
-        shutil.rmtree(uploads, ignore_errors=True)
     if application.loader.loading:
         # Everything is answered. An orderly end would wait for the Hub's downloads, and an engine that is
         # being loaded while the interpreter ends takes the process down.
@@ -273,17 +290,6 @@ async def _sweep_uploads() -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         await asyncio.to_thread(remove_broken_uploads, Path(os.environ["GRADIO_TEMP_DIR"]))
-
-
-def remove_broken_uploads(folder: Path) -> None:
-    """Remove old files that lie directly in the folder.
-
-    Finished uploads lie in folders of their own, and of them alone Gradio keeps account.
-    """
-    for path in folder.iterdir():
-        with suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink()
 
 
 class _Server(uvicorn.Server):
@@ -302,6 +308,10 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            for server in self.servers:
+                for listening in server.sockets:
+                    with socket.fromfd(listening.fileno(), listening.family, listening.type) as same:
+                        same.listen(WAITING_TO_BE_ACCEPTED)
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             port = self.servers[0].sockets[0].getsockname()[1]
             logger.info("clip_app %s is at http://%s:%d", __version__, host, port)

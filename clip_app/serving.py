@@ -24,6 +24,7 @@ from clip_app.model import Model, load_model
 from clip_app.settings import Settings
 from clip_app.source import Source, bundled_source, find_source
 from clip_app.status import LoadStatus, Phase
+from clip_app.turns import Ledger
 
 __all__ = ["Serving", "make_serving", "open_model"]
 
@@ -55,12 +56,16 @@ class Serving:
 
 
 def make_serving(
-    settings: Settings, groups: Mapping[str, LabelGroup], report: Report, preload: Sequence[str] | None = None
+    settings: Settings,
+    groups: Mapping[str, LabelGroup],
+    report: Report,
+    preload: Sequence[str] | None = None,
+    ledger: Ledger | None = None,
 ) -> Serving:
     """Make what the settings ask for, or the bundled model where that cannot be had.
 
     ``groups`` are the preset and the operator's groups; ``preload`` names those to embed first,
-    by default the default groups.
+    by default the default groups; ``ledger`` says who had how much of the work lately.
 
     Raises:
         ClipAppError: no model can be served, or none may stand in for it.
@@ -69,13 +74,13 @@ def make_serving(
         if settings.model != "bundled":
             report(LoadStatus("fetching"))
         source = find_source(settings, _fetched(report))
-        return _serve(settings, source, groups, report, preload)
+        return _serve(settings, source, groups, report, preload, ledger or Ledger())
     except (HubError, CheckpointError) as error:
         if settings.fallback == "none" or settings.model == "bundled":
             raise
         logger.warning("the bundled demonstration model serves instead of %s: %s", settings.model, error)
         source = bundled_source(reason=error.message)
-        return _serve(_able_to_serve(source, settings), source, groups, report, preload)
+        return _serve(_able_to_serve(source, settings), source, groups, report, preload, ledger or Ledger())
 
 
 def open_model(settings: Settings, source: Source, report: Report) -> tuple[Model, tuple[str, ...]]:
@@ -117,16 +122,17 @@ def _serve(
     groups: Mapping[str, LabelGroup],
     report: Report,
     preload: Sequence[str] | None,
+    ledger: Ledger,
 ) -> Serving:
     model, left_out = open_model(settings, source, report)
     store = LabelStore(source.artifacts / f"labels-{source.revision}-{model.info.precision}.safetensors")
     offered, defaults = _offered(settings, source, model, groups)
-    bank = LabelBank(model, store=store)
+    bank = LabelBank(model, store=store, ledger=ledger)
     wanted = _at_once(source, defaults) if preload is None else [name for name in preload if name in offered]
     for i, name in enumerate(wanted):
         bank.keep(offered[name], _progress(report, "labels", start=i / len(wanted), share=1 / len(wanted)))
     report(LoadStatus("warming up"))
-    batcher = MicroBatcher(model.encode_images, max_batch_size=settings.max_batch_size)
+    batcher = MicroBatcher(model.encode_images, max_batch_size=settings.max_batch_size, ledger=ledger)
     return Serving(
         source=source,
         model=model,

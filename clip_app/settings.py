@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,6 +69,12 @@ class Settings(BaseSettings):
     )
     root_path: str = Field("", description="The path under which a proxy serves the app, such as /clip.")
     auth: SecretStr | None = Field(None, description="user:password for everything but health and metrics.")
+    metrics_auth: Literal["open", "login"] = Field(
+        "open", description="Who may read /metrics where AUTH is set: 'open' (anybody) or 'login'."
+    )
+    trusted_proxies: str = Field(
+        "", description="Proxies whose X-Forwarded-For says who asks: addresses or networks, such as 10.0.0.0/8."
+    )
     cors_origins: str = Field(
         "", description="Other sites whose pages may ask, such as https://a.example,https://b.example, or *."
     )
@@ -83,6 +90,12 @@ class Settings(BaseSettings):
         "fast", description="'fast' makes large pictures smaller while they are read; 'exact' reads every one in full."
     )
     queue_size: int = Field(64, ge=1, le=10_000, description="The most pictures in the works at once.")
+    answer_seconds: float = Field(
+        30,
+        gt=0,
+        le=3600,
+        description="The most seconds a picture in the works waits for its answer before it is refused.",
+    )
     max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")
     labels_dir: Path | None = Field(None, description="A folder of your own label groups: words, pictures or both.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
@@ -149,6 +162,28 @@ class Settings(BaseSettings):
         if wrong := [origin for origin in _listed(value) if origin != "*" and not ORIGIN.fullmatch(origin)]:
             raise ValueError(f"{wrong[0]} is no origin; one is like https://a.example:8443, without a path")
         return value
+
+    @field_validator("metrics_auth")
+    @classmethod
+    def _needs_a_password(cls, value: str, info: ValidationInfo) -> str:
+        if value == "login" and info.data.get("auth") is None:
+            raise ValueError("there is no login without CLIP_APP_AUTH=user:password")
+        return value
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _networks(cls, value: str) -> str:
+        for part in _listed(value):
+            try:
+                ip_network(part)
+            except ValueError:
+                raise ValueError(f"{part} is no address or network; one is like 10.0.0.0/8 or 192.0.2.7") from None
+        return value
+
+    @property
+    def proxies(self) -> list[str]:
+        """TRUSTED_PROXIES as a list."""
+        return _listed(self.trusted_proxies)
 
     @property
     def allowed_origins(self) -> list[str]:

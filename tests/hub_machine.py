@@ -76,7 +76,8 @@ class Machine:
         """Keep a row of the table, and look that no library printed a path of its own."""
         assert "site-packages" not in text
         line = next(line for line in text.splitlines() if " WARNING " not in line)
-        TABLE[case] = code, re.sub(r"(localhost|127\.0\.0\.1):\d+", r"\1:PORT", line.replace(str(self.home.parent), "…"))
+        line = line.replace(str(self.home.parent), "…")
+        TABLE[case] = code, re.sub(r"(localhost|127\.0\.0\.1):\d+", r"\1:PORT", line)
 
     @property
     def complete(self) -> bool:

@@ -160,7 +160,7 @@ def test_uploads_are_bounded(server: str) -> None:
 
 
 def test_what_broken_uploads_leave_is_removed(tmp_path: Path) -> None:
-    from clip_app.server import remove_broken_uploads
+    from clip_app.uploads import remove_broken_uploads
 
     finished = tmp_path / "folder" / "cat.png"
     finished.parent.mkdir()

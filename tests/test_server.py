@@ -14,8 +14,9 @@ from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
 from clip_app.errors import EncodingFailed
-from clip_app.server import create_app, remove_broken_uploads
+from clip_app.server import create_app
 from clip_app.settings import load_settings
+from clip_app.uploads import remove_broken_uploads
 
 
 def get(path: str, **given: object) -> Answer:

@@ -1,25 +1,46 @@
-"""Bounds every body before it is parsed, and closes the doors that are not used. Pure ASGI."""
+"""Bounds every body, in bytes and in time, before it is parsed, and closes doors that are not used. Pure ASGI."""
 
 from __future__ import annotations
 
 import json
+import logging
+import time
 from contextlib import suppress
 from typing import Any
 
+import anyio
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clip_app.endpoints import ENDPOINTS, MCP
 from clip_app.gradio_routes import CLOSED, JOIN, PREFIX, RUN, UNTRUSTED_HEADERS, UPLOAD
 from clip_app.middleware.request_id import context_of, current_request
 
-__all__ = ["JSON_LIMIT", "NOT_FETCHED", "BodyLimit", "error_response", "in_base64", "refusal", "route_path"]
+__all__ = [
+    "JSON_LIMIT",
+    "NOT_FETCHED",
+    "BodyLimit",
+    "answer_unread",
+    "error_response",
+    "in_base64",
+    "no_room",
+    "refusal",
+    "route_path",
+]
+
+logger = logging.getLogger("clip_app")
 
 MEGABYTE = 1_000_000
 JSON_LIMIT = MEGABYTE
 MULTIPART_OVERHEAD = MEGABYTE
 INVALID_REQUEST, INTERNAL_ERROR = -32600, -32603  # of JSON-RPC
+# Of a body that comes slowly: so many seconds may be waited for it, and more for what came.
+GRACE_SECONDS = 15.0
+SLOWEST = 1000  # bytes a second
+# What is read of a body that nobody looks at, so that who sends it gets to read the answer.
+LINGER_BYTES, LINGER_SECONDS = MEGABYTE, 2.0
+SMALL = 65_536
 NOT_FETCHED = "Pictures are not fetched from the web. Download it and upload the file."
 
 
@@ -38,6 +59,34 @@ def refusal(scope: Scope, status: int, code: str, message: str, headers: dict[st
     data = {"code": code} | ({"request_id": context.id} if context else {})
     error = {"code": INVALID_REQUEST if status < 500 else INTERNAL_ERROR, "message": message, "data": data}
     return JSONResponse({"jsonrpc": "2.0", "id": None, "error": error}, status, headers)
+
+
+def no_room(error: OSError) -> JSONResponse:
+    """The answer where a body could not be kept in a file while it came."""
+    logger.error("a body cannot be kept: %s", error.strerror)
+    message = "The server has no room for what was sent. Try again later; who runs it makes room in its TMPDIR."
+    return error_response(507, "no_room", message)
+
+
+async def answer_unread(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a request whose body is not wanted: little of it is read, and after that the connection ends."""
+    length = Headers(scope=scope).get("content-length", "")
+    small = int(length) <= SMALL if length.isdigit() else scope["method"] in ("GET", "HEAD")
+    if small:
+        await answer(scope, receive, send)
+        return
+    answer.headers["Connection"] = "close"
+
+    async def linger(message: Message) -> None:
+        if message["type"] != "http.response.body":
+            await send(message)
+            return
+        await send(dict(message, more_body=True))
+        with anyio.move_on_after(LINGER_SECONDS):
+            await _BoundedBody(receive, LINGER_BYTES // 2).drain()
+        await send({"type": "http.response.body", "body": b""})
+
+    await answer(scope, receive, linger)
 
 
 class BodyLimit:
@@ -79,15 +128,19 @@ class BodyLimit:
 
         async def watch(message: Message) -> None:
             nonlocal started
-            if not body.exceeded or started:
+            if not (body.exceeded or body.late) or started:
                 started = True
                 await send(message)
 
-        with suppress(_BodyTooLarge):
+        with suppress(_BodyTooLarge, _BodyTooSlow):
             await self.app(scope, body, watch)
-        if body.exceeded and not started:
+        if started:
+            return
+        if body.exceeded:
             await body.drain()
             await _too_large(scope, body.limit)(scope, body, send)
+        elif body.late:
+            await _too_slow(scope)(scope, body, send)
 
     async def _json(self, scope: Scope, body: _BoundedBody, send: Send) -> None:
         """Read the whole body first: Gradio downloads any URL it finds in it, however large.
@@ -100,6 +153,9 @@ class BodyLimit:
         except _BodyTooLarge:
             await body.drain()
             await _too_large(scope, body.limit)(scope, body, send)
+            return
+        except _BodyTooSlow:
+            await _too_slow(scope)(scope, body, send)
             return
         if content and (without := _without_remote_files(content)) is not None:
             if route_path(scope) != JOIN:
@@ -125,8 +181,12 @@ class _BodyTooLarge(Exception):
     pass
 
 
+class _BodyTooSlow(Exception):
+    pass
+
+
 class _BoundedBody:
-    """A receive channel that counts, and raises past the limit."""
+    """A receive channel that counts bytes and the time that they are waited for, and raises past the limits."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self.limit = limit
@@ -134,9 +194,11 @@ class _BoundedBody:
         self._receive = receive
         self._count = 0
         self._more = True
+        self.late = False
+        self._waited = 0.0
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        message = await (self._in_time() if self._more else self._receive())
         if message["type"] == "http.request":
             self._count += len(message.get("body", b""))
             self._more = message.get("more_body", False)
@@ -144,6 +206,16 @@ class _BoundedBody:
                 self.exceeded = True
                 raise _BodyTooLarge
         return message
+
+    async def _in_time(self) -> Message:
+        """Wait for a piece of the body for as long as the pieces before allow; only the client's time counts."""
+        since = time.monotonic()
+        with anyio.move_on_after(GRACE_SECONDS + self._count / SLOWEST - self._waited):
+            message = await self._receive()
+            self._waited += time.monotonic() - since
+            return message
+        self.late = True
+        raise _BodyTooSlow
 
     async def read(self) -> bytes:
         content = bytearray()
@@ -158,7 +230,10 @@ class _BoundedBody:
         """Throw away some of the rest, so that a client still sending gets to read the answer."""
         bound = self._count + 2 * self.limit
         while self._more and self._count < bound:
-            message = await self._receive()
+            try:
+                message = await self._in_time()
+            except _BodyTooSlow:
+                return
             if message["type"] == "http.disconnect":
                 return
             self._count += len(message.get("body", b""))
@@ -182,6 +257,11 @@ def _too_large(scope: Scope, limit: int) -> JSONResponse:
     megabytes = max(1, (limit - MULTIPART_OVERHEAD) // MEGABYTE)
     message = f"The request is larger than {megabytes} MB. Send less, or raise CLIP_APP_MAX_UPLOAD_MB."
     return refusal(scope, 413, "too_large", message)
+
+
+def _too_slow(scope: Scope) -> JSONResponse:
+    message = f"The request's body came too slowly: less than {SLOWEST:,} bytes a second. Send it again."
+    return refusal(scope, 408, "too_slow", message, {"Connection": "close"})
 
 
 def _without_remote_files(content: bytes) -> bytes | None:

@@ -7,31 +7,55 @@ import time
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["HEADER", "RequestContext", "RequestIds", "context_of", "current_request", "enter"]
+__all__ = [
+    "HEADER",
+    "Promise",
+    "RequestContext",
+    "RequestIds",
+    "address_of",
+    "client_of",
+    "context_of",
+    "current_request",
+    "enter",
+]
 
 HEADER = "X-Request-ID"
 # What an exemplar, a log line and a header all hold without quoting.
 WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+LONGEST_NAME = 64
+HOUSEHOLD = 64  # bits of an IPv6 address; the rest anybody may change at will
 KEY = "clip_app.middleware.request_id"
+
+
+class Promise(Protocol):
+    """A place that is kept for a picture that is on its way."""
+
+    def take(self) -> bool:
+        """Whether it was still kept; it is whoever's who took it, once."""
 
 
 @dataclass
 class RequestContext:
-    """One request: its id, when it came, and how many analyses it was counted as so far.
+    """One request: its id, who sent it, when it came, and how many analyses it was counted as so far.
 
-    ``status`` is that of the error it ends in, where who answers knows none but 500;
-    ``refusal`` what it is refused with once its turn comes.
+    ``client`` is an address, or what several of one household share; never logged. ``status`` is that of the error it
+    ends in, where who answers knows none but 500; ``refusal`` what it is refused with once its turn comes; ``promise``
+    the place that its picture was promised.
     """
 
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    client: str = ""
     started: float = field(default_factory=time.perf_counter)
     analyses: int = 0
     status: int | None = None
     refusal: str | None = None
+    promise: Promise | None = None
 
 
 # Follows a request through tasks and threads, so that any line of the log can name it.
@@ -54,6 +78,22 @@ def context_of(scope: Scope) -> RequestContext:
     return context if isinstance(context, RequestContext) else RequestContext()
 
 
+def client_of(scope: Scope) -> str:
+    """Return who sends a request, as :func:`address_of` names them."""
+    return address_of(str((scope.get("client") or ("",))[0]))
+
+
+def address_of(host: str) -> str:
+    """Name a client by an address, of IPv6 by the network that one household has."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host[:LONGEST_NAME] or "unknown"
+    if not isinstance(address, IPv6Address):
+        return host
+    return str(address.ipv4_mapped or ip_network((int(address), HOUSEHOLD), strict=False))
+
+
 class RequestIds:
     """Gives every request an id, its own where it brings a well-formed one, and sends it back."""
 
@@ -66,6 +106,7 @@ class RequestIds:
             return
         given = Headers(scope=scope).get(HEADER, "")
         context = RequestContext(given) if WELL_FORMED.fullmatch(given) else RequestContext()
+        context.client = client_of(scope)
         # Never taken back: the server logs what the application lets through after it has returned,
         # and every request has a task of its own.
         enter(context)
