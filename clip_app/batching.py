@@ -35,7 +35,7 @@ class Encoded:
     encode_seconds: float
 
 
-@dataclass
+@dataclass(eq=False)
 class _Waiting:
     pixels: Pixels
     client: str = field(default_factory=asking)

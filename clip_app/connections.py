@@ -33,6 +33,7 @@ SILENT_SECONDS = 0.2  # after which one that sent no request may be given up for
 UPLOADING_SECONDS = 10.0  # and one whose request's body has not come
 REFUSED_AT_ONCE, REFUSED_SECONDS = 16, 0.5  # who may hear why they are not let in, and for how long we listen
 WARN_SECONDS = 60.0
+TOGETHER = 65_536  # bytes that are held for the rest of a turn
 
 MESSAGE = "All connections are taken. Try again in a moment."
 BUSY = {"error": {"code": "busy", "message": MESSAGE}}
@@ -134,7 +135,7 @@ class Connection(H11Protocol):
         self._refusing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast(asyncio.Transport, Together(transport, self.loop)))
         self.peer = address_of(self.client[0] if self.client else "")
         _bound_unread(transport)
         self._entered = self.book.enter(self)
@@ -217,6 +218,37 @@ class Connection(H11Protocol):
         head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.transport.write(f"{head}{more}Connection: close\r\n\r\n".encode() + body)
         self.transport.close()
+
+
+class Together:
+    """A transport that sends what is written in one turn of the loop, an answer's head and body, in one piece.
+
+    Each piece costs a call into the system, which is a good part of what a refusal costs.
+    """
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._written: list[bytes] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._loop.call_soon(self._send)
+        self._written.append(bytes(data))
+        if sum(map(len, self._written)) > TOGETHER:
+            self._send()
+
+    def close(self) -> None:
+        self._send()
+        self._transport.close()
+
+    def _send(self) -> None:
+        if self._written and not self._transport.is_closing():
+            self._transport.write(b"".join(self._written))
+        self._written = []
 
 
 def _of_whoever_has_most(connections: Sequence[Connection]) -> Connection | None:

@@ -107,12 +107,13 @@ class Observation:
 
 
 def refuse(context: RequestContext, endpoint: Endpoint, outcome: Outcome, reason: str) -> None:
-    """Count a request as one analysis, which never began: it is not timed."""
+    """Count a request as one analysis, which never began: what it took is logged, and is in no histogram."""
     context.analyses += 1
     if endpoint.source is not None:
         IMAGES_UPLOADED.labels(endpoint.source).inc()
     ANALYSES.labels(endpoint.name, outcome).inc()
-    fields = _identity(context, endpoint, outcome) | {"code": reason}
+    milliseconds = round(1000 * (time.perf_counter() - context.started), 3)
+    fields = _identity(context, endpoint, outcome) | {"code": reason, "total_ms": milliseconds}
     logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 

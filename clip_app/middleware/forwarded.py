@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import cast
 
@@ -11,6 +12,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 __all__ = ["Forwarded"]
 
+CLIENTS = 4096  # of whom it is remembered
 PREFIX = b"x-forwarded-"
 
 
@@ -21,18 +23,19 @@ class Forwarded:
         """``proxies`` are addresses or networks."""
         self.app = app
         self._networks = [ip_network(proxy) for proxy in proxies]
+        self._trusts = lru_cache(CLIENTS)(self._is_one)
         self._believing = cast(ASGIApp, ProxyHeadersMiddleware(app, trusted_hosts=list(proxies)))  # type: ignore[arg-type]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and not self._trusts(scope):
+        if scope["type"] == "http" and not self._trusts((scope.get("client") or ("",))[0]):
             scope = dict(scope, headers=[h for h in scope["headers"] if not h[0].lower().startswith(PREFIX)])
             await self.app(scope, receive, send)
             return
         await self._believing(scope, receive, send)
 
-    def _trusts(self, scope: Scope) -> bool:
+    def _is_one(self, host: str) -> bool:
         try:
-            address = ip_address((scope.get("client") or ("",))[0])
+            address = ip_address(host)
         except ValueError:
             return False
         return any(address in network for network in self._networks)

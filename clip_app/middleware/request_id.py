@@ -7,6 +7,7 @@ import time
 import uuid
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Protocol
 
@@ -29,6 +30,7 @@ HEADER = "X-Request-ID"
 # What an exemplar, a log line and a header all hold without quoting.
 WELL_FORMED = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 LONGEST_NAME = 64
+CLIENTS = 4096  # whose names are remembered
 HOUSEHOLD = 64  # bits of an IPv6 address; the rest anybody may change at will
 KEY = "clip_app.middleware.request_id"
 
@@ -83,6 +85,7 @@ def client_of(scope: Scope) -> str:
     return address_of(str((scope.get("client") or ("",))[0]))
 
 
+@lru_cache(CLIENTS)
 def address_of(host: str) -> str:
     """Name a client by an address, of IPv6 by the network that one household has."""
     try:
