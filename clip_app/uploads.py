@@ -16,7 +16,7 @@ __all__ = ["remove_broken_uploads", "upload_folder"]
 
 logger = logging.getLogger("clip_app")
 
-PREFIX = "clip_app-"
+PREFIX = "clip_app-uploads-"  # nothing else of the app is called so
 STALE_SECONDS = 1800
 
 

@@ -70,8 +70,10 @@ PROCESSES = (
     "test_batch.py",
     "test_cli.py",
     "test_cli_evaluate.py",
+    "test_connections.py",
     "test_counting.py",
     "test_dockerfile.py",
+    "test_doors.py",
     "test_embeddings.py",
     "test_engines.py",
     "test_examples.py",
@@ -257,9 +259,14 @@ def warm(home: Path, repo: str | None = None, revision: str = "") -> Path:
 
 @contextmanager
 def served(
-    *flags: str, env: dict[str, str] | None = None, ready: bool = True, log: Path | None = None, port: int | None = None
+    *flags: str,
+    env: dict[str, str] | None = None,
+    ready: bool = True,
+    log: Path | None = None,
+    port: int | None = None,
+    files: int | None = None,
 ) -> Iterator[str]:
-    """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does."""
+    """Run ``clip-app serve`` on a free port, wait for it, and stop it as an operator does; with so many open files."""
     lend_labels(Path(env["HF_HOME"])) if env and "HF_HOME" in env else embedded()
     port = port or free_port()
     url = f"http://127.0.0.1:{port}"
@@ -267,7 +274,8 @@ def served(
     uploads = Path(tempfile.mkdtemp())
     quiet = {"CLIP_APP_LOG_LEVEL": "warning", "TMPDIR": str(uploads)}
     with log.open("wb") if log else nullcontext() as stderr:
-        process = subprocess.Popen(command, env=os.environ | quiet | (env or {}), stderr=stderr)
+        limit = ["prlimit", f"--nofile={files}:{files}"] if files else []
+        process = subprocess.Popen([*limit, *command], env=os.environ | quiet | (env or {}), stderr=stderr)
     try:
         wait_for(f"{url}/readyz" if ready else f"{url}/healthz", process)
         yield url

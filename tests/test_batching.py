@@ -9,7 +9,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from clip_app.batching import MicroBatcher
-from clip_app.errors import EncodingFailed
+from clip_app.errors import Busy, EncodingFailed
+from clip_app.turns import due_within
 
 
 class Encoder:
@@ -140,4 +141,51 @@ def test_a_picture_that_fails_alone_is_not_tried_again_and_its_reason_stays_in_t
     assert encoder.sizes == [1]
     assert "bad picture" not in str(caught.value)
     assert "bad picture" in caplog.text
+    batcher.close()
+
+
+def test_whoever_waits_until_it_is_due_is_told_why() -> None:
+    encoder = Encoder()
+    batcher = MicroBatcher(encoder, max_batch_size=1)
+    waiting = sample("queue_depth")
+    with ThreadPoolExecutor(2) as pool:
+
+        def encode() -> None:
+            with due_within(0.1):
+                batcher.encode(picture(1))
+
+        hanging = pool.submit(encode)
+        assert encoder.entered.wait(10)
+        assert batcher.busy_for > 0
+        behind = pool.submit(encode)
+        with pytest.raises(EncodingFailed, match="does not come back from this picture"):
+            hanging.result(10)
+        with pytest.raises(Busy, match="did not get its turn in time"):
+            behind.result(10)
+    assert sample("queue_depth") == waiting
+    encoder.open.set()
+    assert batcher.encode(picture(7)).embedding[0] == 7
+    assert batcher.busy_for == 0
+    batcher.close()
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_encoded_one_by_one() -> None:
+    sizes: list[int] = []
+    go_on = threading.Event()
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        sizes.append(len(pixels))
+        assert go_on.wait(10)
+        if len(pixels) > 1:
+            raise MemoryError
+        return pixels[:, 0, 0, :1]
+
+    batcher = MicroBatcher(encode, max_batch_size=4)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(batcher.encode, picture(i)) for i in range(4)]
+        while not sizes:
+            time.sleep(0.001)
+        until_waiting(batcher, 4 - sizes[0])
+        go_on.set()
+        assert [future.result(10).embedding[0] for future in futures] == [0, 1, 2, 3]
     batcher.close()

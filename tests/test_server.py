@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
 from clip_app.errors import EncodingFailed
+from clip_app.loading import Loader
 from clip_app.server import create_app
 from clip_app.settings import load_settings
 from clip_app.uploads import remove_broken_uploads
@@ -77,3 +79,14 @@ def test_under_any_server_it_becomes_ready_by_its_lifespan_and_ends_with_it(phot
     serving = app.loader.serving()
     with pytest.raises(EncodingFailed, match="shutting down"):
         serving.batcher.encode(np.zeros(serving.model.preprocessing.shape, np.float32))
+
+
+def test_an_encoder_that_hangs_is_told_and_in_the_end_the_process_is_dead(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loader, "encoding_for", 45.0)
+    state = json.loads(get("/readyz").body)
+    assert state["reason"] == "The image encoder has been at one batch for 45 s; restart the app."
+    assert get("/healthz").status == 200
+    monkeypatch.setattr(Loader, "encoding_for", 61.0)
+    dead = get("/healthz")
+    assert (dead.status, json.loads(dead.body)["status"][:36]) == (503, "The image encoder has been at one ba")
+    assert get("/healthz", answer_seconds=40).status == 200, "it is given twice as long as an answer may take"

@@ -9,18 +9,18 @@ from typing import Protocol
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from clip_app.endpoints import ENDPOINTS, MCP
+from clip_app.endpoints import ENDPOINTS
 from clip_app.errors import Busy
 from clip_app.gradio_routes import RUN
-from clip_app.middleware.body_limit import answer_unread, refusal, route_path
+from clip_app.middleware.body_limit import answer_unread, error_response, route_path
 from clip_app.middleware.request_id import Promise, context_of
 
 __all__ = ["Admission"]
 
 FILES = frozenset(row.path for row in ENDPOINTS.values() if row.takes_files)
-# Where a body is a picture in base64, or something small.
-PERHAPS = frozenset({RUN, MCP.path})
-PICTURE = 16_384  # bytes of such a body that is one
+# Gradio's direct calls: the page's question has its picture in the body, others are small. The tools for language
+# models are not here: what the model is to read is an answer to a request whose number is in the body.
+PICTURE = 16_384  # bytes of such a body that has one
 # A body that takes longer than this to come keeps no place from others.
 KEPT_SECONDS = 1.0
 
@@ -44,7 +44,7 @@ class Admission:
         try:
             promise = self._promise()
         except Busy as error:
-            answer = refusal(scope, error.status, error.code, error.message, {"Retry-After": str(error.retry_after)})
+            answer = error_response(error.status, error.code, error.message, {"Retry-After": str(error.retry_after)})
             await answer_unread(answer, scope, receive, send)
             return
         context_of(scope).promise = promise
@@ -61,4 +61,4 @@ def _brings_a_picture(scope: Scope) -> bool:
         return False
     path = route_path(scope).rstrip("/")
     length = Headers(scope=scope).get("content-length", "")
-    return path in FILES or (path in PERHAPS and not (length.isdigit() and int(length) < PICTURE))
+    return path in FILES or (path == RUN and not (length.isdigit() and int(length) < PICTURE))
