@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from clip_app.intake import Intake
 from clip_app.loading import Loader
+from clip_app.results import REFUSALS
 
 if TYPE_CHECKING:
     from clip_app.serving import Serving
@@ -75,7 +76,7 @@ def embedding_routes(loader: Loader, intake: Intake) -> APIRouter:
     """Build the route; a request takes one of the places of the pictures in the works."""
     router = APIRouter()
 
-    @router.post("/v1/embeddings", tags=["embeddings"])
+    @router.post("/v1/embeddings", responses=REFUSALS, tags=["embeddings"])
     async def embeddings(asked: EmbeddingRequest) -> EmbeddingResponse:
         """Embed texts into the space of the pictures' embeddings: unit vectors, to be compared by dot products.
 

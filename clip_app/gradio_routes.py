@@ -12,7 +12,8 @@ RUN = f"{PREFIX}run/predict"
 # The ways to call a function by its name, which follows.
 NAMED = tuple(f"{PREFIX}{way}/" for way in ("call/v2", "call", "run", "api"))
 
-# Doors of Gradio that this app does not use: they relay other servers' content or take unbounded work.
+# Doors of Gradio that this app does not use: they relay other servers' content, take unbounded work, or
+# are of ways to work and to log in that are not used here.
 CLOSED = (
     "/gradio_api/file=http",
     "/gradio_api/file/http",
@@ -24,8 +25,11 @@ CLOSED = (
     "/gradio_api/component_server",
     "/gradio_api/custom_component",
     "/gradio_api/stream/",
-    "/gradio_api/vibe-edit",
-    "/gradio_api/undo-vibe-edit",
+    "/gradio_api/vibe-",
+    "/gradio_api/undo-vibe-",
+    "/gradio_api/dev/",
+    "/login",
+    "/logout",
     "/monitoring",
 )
 # Gradio builds the links of its page from these; anybody can send them. ROOT_PATH is the safe way.

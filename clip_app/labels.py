@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 DEFAULT_TEMPLATE = "a photo of a {}."
+CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 REQUEST_GROUP = "labels"  # the name of the group that a request brings
 DEFAULT_NEUTRAL = ("a photo.", "an image.", "a picture of something.", "a photo of something.")
 PRESETS = ("objects", "scenes", "content")
@@ -181,10 +182,10 @@ def _json_list(text: str) -> list[str] | None:
 
 
 def _tidy(labels: Iterable[str]) -> tuple[str, ...]:
-    """Labels without needless spaces, each once; in capitals or not is the same to a text encoder."""
+    """Labels without needless spaces and what moves a terminal, each once; capitals are the same to a text encoder."""
     found: dict[str, str] = {}
     for raw in labels:
-        if label := " ".join(raw.split()):
+        if label := " ".join(CONTROLS.sub(" ", raw).split()):
             found.setdefault(label.casefold(), label)
     return tuple(found.values())
 

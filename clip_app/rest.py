@@ -24,20 +24,11 @@ from clip_app.middleware.body_limit import error_response, no_room
 from clip_app.middleware.request_id import current_request
 from clip_app.observation import Observation
 from clip_app.options import ExplainOptions, Options
-from clip_app.results import AnalysisResult, ErrorDetail, Explanation, FailedImage
+from clip_app.results import REFUSALS, AnalysisResult, Explanation, FailedImage
 from clip_app.status import Readiness, readiness
 from clip_app.threads import IMAGES_PER_REQUEST, Threads
 
 __all__ = ["add_error_handlers", "rest_routes"]
-
-
-class ErrorBody(BaseModel):
-    """Every error that is not about one picture among several."""
-
-    error: ErrorDetail
-
-
-REFUSALS: dict[int | str, dict[str, Any]] = {status: {"model": ErrorBody} for status in (400, 413, 422, 503)}
 
 
 class AnalyzeResponse(BaseModel):

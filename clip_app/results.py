@@ -12,8 +12,10 @@ from pydantic import BaseModel, Field, SerializerFunctionWrapHandler, model_seri
 from clip_app.errors import ClipAppError
 
 __all__ = [
+    "REFUSALS",
     "AnalysisResult",
     "Embedding",
+    "ErrorBody",
     "ErrorDetail",
     "Explanation",
     "FailedImage",
@@ -147,3 +149,15 @@ class FailedImage(BaseModel):
         return cls(
             image={"name": name}, error=ErrorDetail(code=error.code, message=error.message, request_id=request_id)
         )
+
+
+class ErrorBody(BaseModel):
+    """Every error that is not about one picture among several."""
+
+    error: ErrorDetail
+
+
+# What any of the routes may answer instead, for its description.
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody} for status in (400, 401, 408, 413, 422, 429, 500, 503, 507)
+}
