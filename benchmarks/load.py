@@ -141,7 +141,7 @@ def gradio_http(port: int, photo: Path) -> Callable[[], None]:
 
     def call() -> None:
         path = json.loads(ask("POST", "/gradio_api/upload", form, form_type))[0]
-        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, LABELS]
+        data = [{"path": path, "meta": {"_type": "gradio.FileData"}}, LABELS, "a photo of a {}.", False]
         event = json.loads(ask("POST", "/gradio_api/call/classify", json.dumps({"data": data}).encode()))["event_id"]
         if "event: complete" not in ask("GET", f"/gradio_api/call/classify/{event}"):
             raise RuntimeError("the call failed")

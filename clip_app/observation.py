@@ -106,14 +106,17 @@ class Observation:
         logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 
-def refuse(context: RequestContext, endpoint: Endpoint, outcome: Outcome, reason: str) -> None:
-    """Count a request as one analysis, which never began: what it took is logged, and is in no histogram."""
+def refuse(
+    context: RequestContext, endpoint: Endpoint, outcome: Outcome, reason: str, *, seconds: float | None = None
+) -> None:
+    """Count a request as one analysis, which never began: it is in no histogram, and what it took is logged if told."""
     context.analyses += 1
     if endpoint.source is not None:
         IMAGES_UPLOADED.labels(endpoint.source).inc()
     ANALYSES.labels(endpoint.name, outcome).inc()
-    milliseconds = round(1000 * (time.perf_counter() - context.started), 3)
-    fields = _identity(context, endpoint, outcome) | {"code": reason, "total_ms": milliseconds}
+    fields = _identity(context, endpoint, outcome) | {"code": reason}
+    if seconds is not None:
+        fields["total_ms"] = round(1000 * seconds, 3)
     logger.log(logging.ERROR if outcome == "error" else logging.INFO, "analysis", extra={"fields": fields})
 
 

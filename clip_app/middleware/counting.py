@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from urllib.parse import parse_qs
 
@@ -65,7 +66,8 @@ class Counting:
                 and not context.analyses
                 and (endpoint := self._endpoint(scope, path, bytes(body), status))
             ):
-                refuse(context, endpoint, _outcome(status), f"http_{status}")
+                seconds = time.perf_counter() - context.started
+                refuse(context, endpoint, _outcome(status), f"http_{status}", seconds=seconds)
 
     def _endpoint(self, scope: Scope, path: str, body: bytes, status: int) -> Endpoint | None:
         """Say for whom it was; None where it was for something else, such as the status."""
