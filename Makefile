@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PICTURES := 12.3.0
 
-.PHONY: run test check lint format bench docs screenshots monitoring image image-test k8s-test lock clean
+.PHONY: run test check lint format bench reliability docs screenshots monitoring image image-test k8s-test lock clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -28,6 +28,9 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 	@$(BIN)/python benchmarks/bench.py
 	@$(BIN)/python benchmarks/decoding.py
 	@$(BIN)/python benchmarks/precisions.py
+
+reliability: $(VENV)/.developed  ## Load it, slow it down and let it live long, for a quarter of an hour; writes docs/reliability.md
+	@$(BIN)/python benchmarks/reliability.py
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
 	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch*.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py tests/test_models.py

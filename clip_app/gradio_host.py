@@ -51,7 +51,7 @@ logger = logging.getLogger("clip_app")
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 SESSIONS_KEPT = 500
-QUEUE_SECONDS, PROGRESS_SECONDS = 0.03, 0.2
+QUEUE_SECONDS, PROGRESS_SECONDS = 0.05, 0.5
 NOT_UPLOADED = "The picture was not uploaded here. Upload it through /gradio_api/upload first."
 
 # Read when Gradio is imported: nothing is reported outside, no table is built after each event.

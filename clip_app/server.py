@@ -174,7 +174,8 @@ def create_app(settings: Settings) -> Application:
     add_error_handlers(api)
     # Whatever comes after a mount at "/" is never reached.
     for path in ("/metrics", "/metrics/"):
-        api.add_api_route(path, telemetry.metrics, methods=["GET", "HEAD"], include_in_schema=False)
+        answer = telemetry.metrics if settings.metrics_port is None else telemetry.elsewhere
+        api.add_api_route(path, answer, methods=["GET", "HEAD"], include_in_schema=False)
     api.include_router(
         rest_routes(
             analyzer,
@@ -262,7 +263,7 @@ def _parent(lifespan: object) -> FastAPI:
 def serve(settings: Settings) -> None:
     """Serve until a signal comes, then answer what was accepted and stop."""
     limit_allocator()
-    with upload_folder() as uploads:
+    with upload_folder() as uploads, telemetry.served_apart(settings.host, settings.metrics_port):
         os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # read by Gradio; only files below it are ever opened
         application = create_app(settings)
         connections = Connections.within(descriptors(), proxies=settings.proxies)

@@ -72,6 +72,9 @@ class Settings(BaseSettings):
     metrics_auth: Literal["open", "login"] = Field(
         "open", description="Who may read /metrics where AUTH is set: 'open' (anybody) or 'login'."
     )
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = Field(
+        None, description="A port for /metrics alone, which visitors need not reach; by default the same as all else."
+    )
     trusted_proxies: str = Field(
         "", description="Proxies whose X-Forwarded-For says who asks: addresses or networks, such as 10.0.0.0/8."
     )
@@ -168,6 +171,15 @@ class Settings(BaseSettings):
     def _needs_a_password(cls, value: str, info: ValidationInfo) -> str:
         if value == "login" and info.data.get("auth") is None:
             raise ValueError("there is no login without CLIP_APP_AUTH=user:password")
+        return value
+
+    @field_validator("metrics_port")
+    @classmethod
+    def _apart(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value == info.data.get("port"):
+            raise ValueError("it is the port of all else already; unset it, or choose another")
+        if value is not None and info.data.get("metrics_auth") == "login":
+            raise ValueError("there is no login at a port of its own; unset one of it and CLIP_APP_METRICS_AUTH")
         return value
 
     @field_validator("trusted_proxies")

@@ -5,12 +5,15 @@ Labels are bounded sets: no file name, label text or address is ever a label val
 
 from __future__ import annotations
 
-from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics, start_http_server
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from clip_app.errors import EXIT_CODES
+from clip_app.errors import EXIT_CODES, SettingsError
 from clip_app.results import ModelInfo
 
 __all__ = [
@@ -30,7 +33,9 @@ __all__ = [
     "QUEUE_DEPTH",
     "STAGE_DURATION",
     "TLS_VERIFIED",
+    "elsewhere",
     "metrics",
+    "served_apart",
     "set_model_info",
 ]
 
@@ -97,6 +102,32 @@ def set_model_info(info: ModelInfo, device: str) -> None:
     MODEL_INFO.labels(
         info.id, info.revision, info.engine, info.precision, device, "true" if info.bundled else "false"
     ).set(1)
+
+
+@contextmanager
+def served_apart(host: str, port: int | None) -> Iterator[None]:
+    """Serve the metrics at a port of their own, for as long as the context lasts; nothing where there is none.
+
+    Raises:
+        SettingsError: the port cannot be had.
+    """
+    if port is None:
+        yield
+        return
+    try:
+        server, thread = start_http_server(port, host)
+    except OSError as error:
+        raise SettingsError(f"CLIP_APP_METRICS_PORT={port}: {error.strerror}; choose another port") from None
+    try:
+        yield
+    finally:
+        server.shutdown()
+        thread.join()
+
+
+async def elsewhere(request: Request) -> Response:
+    """Answer where the metrics are not."""
+    return Response("The metrics are at a port of their own.\n", 404, media_type="text/plain")
 
 
 async def metrics(request: Request) -> Response:

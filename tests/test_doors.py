@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import httpx
 import pytest
 from asgi import answer, ask
-from conftest import served, served_here
+from conftest import free_port, served, served_here
 from starlette.types import Receive, Scope, Send
 
 from clip_app.errors import SettingsError
@@ -77,6 +79,35 @@ def test_metrics_are_open_or_not(closed: str, server: str) -> None:
         assert httpx.get(f"{server}{path}").status_code == 200
     with pytest.raises(SettingsError, match="CLIP_APP_METRICS_AUTH=login: there is no login without CLIP_APP_AUTH"):
         load_settings(metrics_auth="login")
+
+
+def test_metrics_have_a_port_of_their_own_where_one_is_named() -> None:
+    port = free_port()
+    with served("--model", "bundled", "--auth", "ann:right", "--metrics-port", str(port)) as url:
+        for path in ("/metrics", "/metrics/"):
+            assert httpx.get(f"{url}{path}").status_code == 404
+        apart = f"http://127.0.0.1:{port}/metrics"
+        assert "clip_app_model_ready 1.0" in httpx.get(apart).text
+        headers = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        assert httpx.get(apart, headers=headers).text.endswith("# EOF\n")
+        command = [sys.executable, "-m", "clip_app", "serve", "--port", "0", "--metrics-port", str(port)]
+        second = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert second.returncode == 2
+        assert f"CLIP_APP_METRICS_PORT={port}: Address already in use; choose another port" in second.stderr
+        assert "Traceback" not in second.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"metrics_port": 7860, "port": 7860}, "it is the port of all else"),
+        ({"metrics_port": 0}, "greater than or equal to 1"),
+        ({"metrics_port": 9100, "auth": "a:b", "metrics_auth": "login"}, "there is no login at a port of its own"),
+    ],
+)
+def test_a_port_for_metrics_that_cannot_be_meant_stops_the_start(given: dict[str, object], says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        load_settings(**given)
 
 
 @pytest.mark.parametrize("value", ["proxy.example", "10.0.0.0/99", "10.0.0.1,*", "10.0.0.1/8"])

@@ -78,7 +78,7 @@ def test_an_idle_queue_does_not_ask_itself_a_thousand_times_a_second(
     monkeypatch.setattr(queue, "stopped", False)
     monkeypatch.setattr(queue, "active_jobs", [None])
     asyncio.run(run())
-    assert pauses == [0.03 if loop == "start_processing" else 0.2] * 5
+    assert pauses == [0.05 if loop == "start_processing" else 0.5] * 5
 
 
 def test_the_mounted_application_is_the_one_that_serves(demo: CountedBlocks, mounted: FastAPI) -> None:
