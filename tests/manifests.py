@@ -18,7 +18,7 @@ K8S = Path(__file__).parent.parent / "k8s"
 VARIANTS = {
     "single-node": ("single-node", ()),
     "production": ("production", ()),
-    "single-node, private-ca": ("single-node", ("private-ca",)),
+    "single-node, auth, private-ca": ("single-node", ("auth", "private-ca")),
     "production, keda, private-ca, sticky": ("production", ("keda", "private-ca", "sticky")),
 }
 UNITS = {"m": 1e-3, "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}

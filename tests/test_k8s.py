@@ -25,7 +25,7 @@ pytestmark = need("kubectl")
 MONITORING = K8S.parent / "monitoring"
 RULES = K8S / "components" / "monitoring" / "prometheus-rule.yaml"
 CHECKOV = K8S.parent / "build" / "checkov" / "bin" / "checkov"
-OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject", "Middleware"}  # their kinds are no part of Kubernetes
+OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject"}  # their kinds are no part of Kubernetes
 NAMESPACED = {"namespace": "clip-app"}
 
 
@@ -266,7 +266,25 @@ def test_every_container_says_what_it_needs(manifests: Manifests) -> None:
         for what in ("cpu", "memory", "ephemeral-storage"):
             request, limit = (quantity(container["resources"][kind][what]) for kind in ("requests", "limits"))
             assert 0 < request <= limit
-    assert quantity(manifests.writer["resources"]["limits"]["memory"]) >= 4 * 2**30, "converting takes 2.5 GB"
+    memory = manifests.writer["resources"]
+    assert quantity(memory["requests"]["memory"]) > 1.15 * 2**30, "what converting takes"
+    assert quantity(memory["limits"]["memory"]) >= 2 * 2**30
+
+
+# What is left of a node: cores and bytes beside coredns, a metrics server, and what the kubelet keeps.
+SMALL_NODES = {"2 cores, 4 GiB": (1.93 - 0.3, 3.6 * 2**30 - 400 * 2**20), "4 cores, 4 GiB": (3.9 - 0.3, 3.4 * 2**30)}
+
+
+@pytest.mark.parametrize("node", SMALL_NODES)
+def test_a_first_deploy_and_an_update_fit_on_one_small_node(node: str) -> None:
+    """As the scheduler counts: a pod asks for the most of its init container and of the others together."""
+    variant = Manifests.of("single-node")
+    surge = variant.one("Deployment")["spec"]["strategy"]["rollingUpdate"]
+    at_once = 1 + surge["maxSurge"]
+    assert surge == {"maxSurge": 0, "maxUnavailable": 1}
+    for what, room in zip(("cpu", "memory"), SMALL_NODES[node], strict=True):
+        serving = max(quantity(one["resources"]["requests"][what]) for one in (variant.waiter, variant.server))
+        assert at_once * serving + quantity(variant.writer["resources"]["requests"][what]) <= room, what
 
 
 def test_threads_decoders_and_quota_are_the_same_whole_cores(manifests: Manifests) -> None:
@@ -341,7 +359,7 @@ def ports(rules: list[dict[str, Any]]) -> set[int | str]:
 def test_the_network_is_open_for_pictures_scrapes_names_and_the_job_alone_for_the_hub(manifests: Manifests) -> None:
     serve, fetch = (manifests.one("NetworkPolicy", f"clip-app-{who}")["spec"] for who in ("serve", "prefetch"))
     assert serve["policyTypes"] == fetch["policyTypes"] == ["Ingress", "Egress"]
-    assert ports(serve["ingress"]) == {"http"}
+    assert ports(serve["ingress"]) == {"http", "metrics"}
     assert ports(serve["egress"]) == {53}
     assert "ingress" not in fetch
     assert ports(fetch["egress"]) == {53, 443}
@@ -349,21 +367,32 @@ def test_the_network_is_open_for_pictures_scrapes_names_and_the_job_alone_for_th
         assert ports([rule]) == {443} or rule["to"], "names are asked for in the cluster only"
 
 
-def test_in_production_only_the_ingress_and_prometheus_get_in(production: Manifests) -> None:
-    (rule,) = production.one("NetworkPolicy", "clip-app-serve")["spec"]["ingress"]
-    (source,) = rule["from"]
-    (expression,) = source["namespaceSelector"]["matchExpressions"]
-    assert expression["values"] == ["traefik", "monitoring"]
+def test_in_production_only_the_ingress_gets_to_the_page_and_only_prometheus_to_the_metrics(
+    production: Manifests,
+) -> None:
+    allowed = {}
+    for rule in production.one("NetworkPolicy", "clip-app-serve")["spec"]["ingress"]:
+        (source,) = rule["from"]
+        (expression,) = source["namespaceSelector"]["matchExpressions"]
+        allowed[tuple(expression["values"])] = ports([rule])
+    assert allowed == {("traefik",): {"http"}, ("monitoring",): {"metrics"}}
 
 
-def test_metrics_do_not_go_out_through_the_ingress(production: Manifests) -> None:
-    ingress = production.one("Ingress", "clip-app-metrics")
-    (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
-    assert (path["path"], path["pathType"]) == ("/metrics", "Prefix")
-    nobody = production.one("Middleware")["metadata"]
-    named = ingress["metadata"]["annotations"]["traefik.ingress.kubernetes.io/router.middlewares"]
-    assert named == f"{nobody['namespace']}-{nobody['name']}@kubernetescrd"
-    assert production.one("Middleware")["spec"]["ipAllowList"]["sourceRange"] == ["127.0.0.1/32"]
+def test_nothing_that_leads_visitors_to_the_app_leads_to_its_metrics(production: Manifests) -> None:
+    by_name = {port["name"]: str(port["containerPort"]) for port in production.server["ports"]}
+    settings = production.environment(production.server)
+    assert (by_name["http"], by_name["metrics"]) == (settings["CLIP_APP_PORT"], settings["CLIP_APP_METRICS_PORT"])
+    assert [port["targetPort"] for port in production.one("Service")["spec"]["ports"]] == ["http"]
+    (monitor,) = production.one("PodMonitor")["spec"]["podMetricsEndpoints"]
+    assert monitor["port"] == "metrics"
+    assert production.one("Ingress")["spec"]["rules"], "there is one, and no other"
+
+
+def test_with_the_component_no_pod_starts_without_its_password() -> None:
+    for variant, required in (("single-node", False), ("single-node, auth, private-ca", True)):
+        env = Manifests.of(variant).server["env"]
+        (secret,) = (one["valueFrom"]["secretKeyRef"] for one in env if one["name"] == "CLIP_APP_AUTH")
+        assert secret == {"name": "clip-app-auth", "key": "auth", "optional": not required}
 
 
 # Monitoring.

@@ -34,7 +34,7 @@ class Node:
         subprocess.run(["mount", "--bind", self.volume, self.read_only], check=True)
         exits.callback(lambda: subprocess.run(["umount", "--lazy", self.read_only], check=True))
         subprocess.run(["mount", "-o", "remount,ro,bind", self.read_only], check=True)
-        self.manifests = Manifests.of("single-node, private-ca")
+        self.manifests = Manifests.of("single-node, auth, private-ca")
         self.logs = folder
         self._exits = exits
         # What is of this place, and not of the manifests.
@@ -111,13 +111,16 @@ def test_pods_that_come_before_the_job_wait_and_then_serve_from_a_read_only_cach
 
     asked = len(hub[0].requests)
     port = free_port()
-    serving = node.start(server, CLIP_APP_PORT=str(port), CLIP_APP_HOST="127.0.0.1")
+    apart = str(free_port())
+    serving = node.start(server, CLIP_APP_PORT=str(port), CLIP_APP_METRICS_PORT=apart, CLIP_APP_HOST="127.0.0.1")
     url = f"http://127.0.0.1:{port}"
     wait_for(f"{url}/readyz", serving)
     with photographs["coffee"].open("rb") as picture:
         answer = httpx.post(f"{url}/api/analyze", files={"image": picture}, timeout=30).json()
     model = answer["results"][0]["model"]
     assert (model["id"], model["engine"], model["bundled"]) == (hub[0].repo, "openvino", False)
+    assert "clip_app_model_ready 1.0" in httpx.get(f"http://127.0.0.1:{apart}/metrics").text
+    assert httpx.get(f"{url}/metrics").status_code == 404
     serving.terminate()
     assert serving.wait(30) == 0
     assert len(hub[0].requests) == asked, "who serves asks the Hub for nothing"
