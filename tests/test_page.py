@@ -13,7 +13,7 @@ import pytest
 from conftest import free_port, need, served
 from gradio_client import Client, handle_file
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from real_browser import PHONE, add_label, answered, labels, put_in, verdict, visit
 
 pytestmark = need("chromium")
@@ -41,6 +41,26 @@ def test_a_photograph_shows_its_bars_and_all_four_faces_agree(
     assert [label["label"] for label in cli["groups"][0]["labels"]] == from_page
     for ours, theirs in zip(cli["groups"][0]["labels"], rest["groups"][0]["labels"], strict=True):
         assert ours["confidence"] == pytest.approx(theirs["confidence"], abs=1e-4)
+
+
+def test_a_full_house_is_said_and_the_question_is_asked_again_until_there_is_room(
+    page: Page, photographs: dict[str, Path]
+) -> None:
+    refusals = iter(range(4))  # more often than a lost connection is taken for one that passes
+
+    def refuse(route: Route) -> None:
+        if "data:" in (route.request.post_data or "") and next(refusals, None) is not None:
+            error = {"code": "busy", "message": "64 pictures are already in the works. Try again in a moment."}
+            headers = {"Retry-After": "1", "Content-Type": "application/json"}
+            route.fulfill(status=503, headers=headers, body=json.dumps({"error": error}))
+        else:
+            route.continue_()
+
+    page.route("**/run/predict", refuse)
+    put_in(page, photographs["coffee"])
+    expect(page.locator("#ca-verdict")).to_contain_text("Many pictures are being looked at. Trying again")
+    expect(page.locator("#ca-verdict")).to_contain_text("Best match: cup of coffee", timeout=60_000)
+    assert next(refusals, None) is None
 
 
 def test_the_verdict_says_how_sure_it_is(page: Page, photographs: dict[str, Path]) -> None:

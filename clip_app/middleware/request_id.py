@@ -118,7 +118,10 @@ class RequestIds:
             if message["type"] == "http.response.start":
                 if message["status"] == 500 and context.status is not None:
                     message["status"] = context.status
-                MutableHeaders(scope=message)[HEADER] = context.id
+                headers = MutableHeaders(scope=message)
+                headers[HEADER] = context.id
+                if message["status"] == 503 and scope["method"] == "POST":  # Gradio's full queue says not when
+                    headers.setdefault("Retry-After", "1")
             await send(message)
 
         # In the scope as well: Gradio runs queued events in tasks that know only the scope.

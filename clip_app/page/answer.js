@@ -65,6 +65,7 @@ export function start(element, props, watch) {
   function lost() {
     const code = failure.status;
     busy(false);
+    if (failure.error?.code === "busy") return complain(failure.error);
     if (code === 413) return complain({ code: "proxy_large", size: size(asked.picture?.sent ?? 0) });
     const passing = code === 0 || [502, 503, 504].includes(code);
     if (!passing) return complain({ code: "proxy", status: code });

@@ -20,13 +20,15 @@ export function hear(name, listener) {
 }
 
 // Gradio takes a request that finds no server for the end of its page and builds it anew, without
-// picture and labels. Here it is a failure like others, whose status is kept for what is said of it.
-export const failure = { status: 0 };
+// picture and labels. Here it is a failure like others, whose status is kept for what is said of it, and its error
+// where the app itself refused it before it was read.
+export const failure = { status: 0, error: null };
 const plain = window.fetch.bind(window);
 window.fetch = async (resource, options) => {
   if (!String(resource?.url ?? resource).includes("/gradio_api/run/")) return plain(resource, options);
   const found = await plain(resource, options).catch(() => null);
   if (!found?.ok) failure.status = found?.status ?? 0;
+  failure.error = found && !found.ok ? ((await found.clone().json().catch(() => null))?.error ?? null) : null;
   return found ?? new Response('{"error": ""}', { status: 503 });
 };
 
