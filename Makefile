@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PICTURES := 12.3.0
 
-.PHONY: run test check lint format bench reliability docs screenshots monitoring image image-test k8s-test lock clean
+.PHONY: run test check lint format bench reliability fuzz docs screenshots monitoring image image-test k8s-test lock clean
 
 run: $(VENV)/.installed  ## Install and start the app; PORT overrides 7860
 	@exec $(BIN)/clip-app serve
@@ -31,6 +31,12 @@ bench: $(VENV)/.developed .bench/infinity/.installed  ## Measure beside the peer
 
 reliability: $(VENV)/.developed  ## Load it, slow it down and let it live long, for a quarter of an hour; writes docs/reliability.md
 	@$(BIN)/python benchmarks/reliability.py
+
+FUZZ_SECONDS ?= 60
+
+fuzz: $(VENV)/.developed  ## Bytes for the decoder, guided by its code, for FUZZ_SECONDS; installs atheris, which has wheels for few systems
+	@$(BIN)/python -m pip install --quiet atheris
+	@$(BIN)/python tests/fuzz_decoder.py $(FUZZ_SECONDS)
 
 docs: $(VENV)/.developed  ## Write the tables that tests make into docs/
 	@CLIP_TESTS_WRITE_DOCS=1 $(BIN)/python -m pytest tests/test_prefetch*.py tests/test_monitoring_docs.py tests/test_k8s.py tests/test_errors.py tests/test_models.py
