@@ -212,17 +212,30 @@ class LabelBank:
     def _embed(self, keys: Sequence[Key]) -> Embeddings:
         found = self._look_up(keys)
         missing = sorted((key for key in dict.fromkeys(keys) if key not in found), key=lambda key: len(key[1]))
-        computed = 0
-        with self._waiting(missing):
-            for start in range(0, len(missing), PIECE):
-                piece = missing[start : start + PIECE]
-                with self._turns.turn(self._seconds_each * (len(missing) - start)):
-                    found |= self._look_up(piece)  # two requests with the same new labels compute them once
-                    new = [key for key in piece if key not in found]
-                    found |= self._add(new) if new else {}
-                    computed += len(new)
-        LABEL_CACHE.labels("hit").inc(len(keys) - computed)
+        computed: list[Key] = []
+
+        def compute(piece: Sequence[Key]) -> None:
+            found.update(self._look_up(piece))  # two requests with the same new labels compute them once
+            if new := [key for key in piece if key not in found]:
+                found.update(self._add(new))
+                computed.extend(new)
+
+        self._in_pieces(missing, compute)
+        LABEL_CACHE.labels("hit").inc(len(keys) - len(computed))
         return np.stack([found[key] for key in keys])
+
+    def _in_pieces(self, keys: Sequence[Key], work: Callable[[Sequence[Key]], None]) -> None:
+        """Do the work a few texts at a time, each piece when it is the turn of whoever asks.
+
+        Raises:
+            Busy: whoever asks has too many waiting, or a turn did not come before it was due.
+        """
+        if not keys:
+            return
+        with self._waiting(keys):
+            for start in range(0, len(keys), PIECE):
+                with self._turns.turn(self._seconds_each * (len(keys) - start)):
+                    work(keys[start : start + PIECE])
 
     @contextmanager
     def _waiting(self, keys: Sequence[Key]) -> Iterator[None]:
@@ -260,11 +273,9 @@ class LabelBank:
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embed texts as they stand, unit vectors of shape [len(texts), D], a few at a time and none of them kept."""
-        with self._waiting([((text,), "") for text in texts]):
-            rows = []
-            for start in range(0, len(texts), PIECE):
-                with self._turns.turn(self._seconds_each * (len(texts) - start)):
-                    rows.append(self._model.encode_texts(texts[start : start + PIECE]))
+        rows: list[Embeddings] = []
+        keys = [((text,), "") for text in texts]
+        self._in_pieces(keys, lambda piece: rows.append(self._model.encode_texts([text for (text,), _ in piece])))
         return np.concatenate(rows)
 
     def _look_up(self, keys: Sequence[Key]) -> dict[Key, Vector]:

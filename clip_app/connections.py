@@ -11,12 +11,12 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from ipaddress import ip_address, ip_network
 from typing import Any, cast
 
 from uvicorn import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from clip_app.middleware.forwarded import Proxies
 from clip_app.middleware.request_id import address_of
 
 __all__ = ["ACCEPTED_AT_ONCE", "Connections", "descriptors", "protocol"]
@@ -58,7 +58,7 @@ class Connections:
         self.refused = 0  # who are being told so
         self._most = most
         self._share = max(1, int(SHARE * most))
-        self._proxies = [ip_network(proxy) for proxy in proxies]
+        self._proxies = Proxies(proxies)
         self._held: Counter[str] = Counter()
         # Since when each waits for a request, or for the answer to one; the longest first.
         self._silent: dict[Connection, float] = {}
@@ -73,7 +73,7 @@ class Connections:
     def enter(self, connection: Connection) -> bool:
         """Let a new one in, if need be for one that has nothing to say; False where none can be given up."""
         full = sum(self._held.values()) >= self._most
-        greedy = self._held[connection.peer] >= self._share and not self._is_proxy(connection.peer)
+        greedy = self._held[connection.peer] >= self._share and connection.peer not in self._proxies
         if (full or greedy) and not self._give_up_one(connection.peer if greedy else None):
             self._warn()
             return False
@@ -108,12 +108,6 @@ class Connections:
             if chosen := _of_whoever_has_most([c for c in candidates if peer in (None, c.peer)]):
                 chosen.drop()
                 return True
-        return False
-
-    def _is_proxy(self, peer: str) -> bool:
-        with suppress(ValueError):
-            address = ip_address(peer)
-            return any(address in proxy for proxy in self._proxies)
         return False
 
     def _warn(self) -> None:
