@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from asgi import ask
+from asgi import answer, ask
+from starlette.types import Receive, Scope, Send
 from test_batching import Encoder, picture
 from test_batching import until_waiting as until_pictures_wait
 from test_turns import PATIENCE, as_client
@@ -112,6 +113,40 @@ def test_the_pictures_of_whoever_had_less_are_in_the_next_batch() -> None:
             future.result(PATIENCE)
     batcher.close()
     assert batches == [[0], [2, 1], [1, 1], [1, 1]]
+
+
+def test_a_batch_is_shared_by_whoever_waits_and_what_it_took_is_counted() -> None:
+    encoder, ledger = Encoder(), Ledger()
+    batches: list[list[float]] = []
+
+    def encode(pixels: np.ndarray) -> np.ndarray:
+        batches.append(pixels[:, 0, 0, 0].tolist())
+        return encoder(pixels)
+
+    batcher = MicroBatcher(encode, max_batch_size=4, ledger=ledger)
+    with ThreadPoolExecutor(8) as pool:
+        futures = [as_client(pool, "a", lambda: batcher.encode(picture(0)))]
+        assert encoder.entered.wait(PATIENCE)
+        for waiting, client in enumerate(["b"] * 4 + ["c"] * 2, 1):
+            value = 1.0 if client == "b" else 2.0
+            futures.append(as_client(pool, client, lambda value=value: batcher.encode(picture(value))))  # type: ignore[misc]
+            until_pictures_wait(batcher, waiting)
+        encoder.open.set()
+        for future in futures:
+            future.result(PATIENCE)
+    batcher.close()
+    assert sorted(batches[1]) == [1, 1, 2, 2], "not four of whoever came first"
+    assert all(ledger.used(client) > 0 for client in "abc")
+
+
+def test_a_place_that_was_promised_and_not_taken_is_free_after_the_request() -> None:
+    intake = Intake(load_settings(queue_size=1), decoders=1)
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send, 422)
+
+    app = RequestIds(Admission(refuse, promise=intake.promise))
+    assert [ask(app, "/api/analyze", b"x").status for _ in range(3)] == [422] * 3
 
 
 def test_a_few_labels_do_not_wait_for_the_many_of_somebody_else(

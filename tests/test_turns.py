@@ -133,3 +133,16 @@ def test_several_places_are_lent_at_once() -> None:
 
         both = [pool.submit(meet), pool.submit(meet)]
         assert sorted(future.result(PATIENCE) for future in both) == [0, 1]
+
+
+def test_the_time_of_a_turn_is_held_against_whoever_had_it() -> None:
+    ledger = Ledger()
+    with ThreadPoolExecutor(1) as pool:
+
+        def take() -> None:
+            with Turns(ledger).turn():
+                threading.Event().wait(0.01)
+
+        as_client(pool, "a", take).result(PATIENCE)
+    assert ledger.used("a") > 0
+    assert ledger.used("b") == 0
