@@ -55,11 +55,12 @@ monitoring:  ## Prometheus on loopback against the running app; PORT as for run,
 
 IMAGE ?= localhost/clip_app
 TARGET ?= runtime
+TAG ?= $(TARGET)
 BUILDER ?= $(shell for name in buildah podman docker; do command -v $$name && break; done)
 
-image:  ## Build the image with buildah, podman or docker; TARGET=with-model, BASE_IMAGE, TORCH_INDEX_URL, IMAGE_ARGS
+image:  ## Build the image with buildah, podman or docker; TARGET=with-model, IMAGE, TAG, BASE_IMAGE, TORCH_INDEX_URL, IMAGE_ARGS
 	@test -n "$(BUILDER)" || { echo "none of buildah, podman and docker is installed"; exit 1; }
-	BUILDAH_FORMAT=docker BUILDAH_LAYERS=true $(BUILDER) build --target $(TARGET) --tag $(IMAGE):$(TARGET) \
+	BUILDAH_FORMAT=docker BUILDAH_LAYERS=true $(BUILDER) build --target $(TARGET) --tag $(IMAGE):$(TAG) \
 		--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
 		$(foreach name,BASE_IMAGE TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
@@ -70,6 +71,8 @@ image-test: $(VENV)/.developed  ## Build both targets and run them locked down; 
 k8s-test: $(VENV)/.developed build/checkov/.installed  ## Build every overlay and check it; a KUBECONFIG asks that cluster too
 	@command -v kubectl >/dev/null || { echo "kubectl is not installed; .ci/kubectl DIR puts it into DIR"; exit 1; }
 	@$(BIN)/python -m pytest tests/test_k8s.py tests/test_k8s_start.py $(PYTEST_ARGS)
+	@test -n "$$KUBECONFIG" || echo "left out, for want of a KUBECONFIG: test_the_api_server_takes_it and" \
+		"test_the_api_server_takes_settings_images_and_components_that_change"
 
 build/pictures/.unpacked:  ## Pillow's test pictures, which come with its source: files as strange as files get
 	@mkdir -p build/pictures

@@ -15,11 +15,17 @@ import yaml
 
 K8S = Path(__file__).parent.parent / "k8s"
 # Each overlay, and with the components that it does not have.
-VARIANTS = {
+VARIANTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "single-node": ("single-node", ()),
     "production": ("production", ()),
     "single-node, auth, private-ca": ("single-node", ("auth", "private-ca")),
     "production, keda, private-ca, sticky": ("production", ("keda", "private-ca", "sticky")),
+    "production, no-operator, mirror": ("production", ("no-operator", "mirror")),
+}
+# Without a volume and a job; the image carries the model.
+CARRIED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "single-node, with-model, auth": ("single-node", ("with-model", "auth")),
+    "production, with-model, no-operator": ("production", ("with-model", "no-operator")),
 }
 UNITS = {"m": 1e-3, "": 1, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
@@ -35,10 +41,13 @@ def build(folder: Path) -> str:
 
 @functools.cache
 def rendered(variant: str) -> str:
-    overlay, components = VARIANTS[variant]
+    overlay, components = (VARIANTS | CARRIED)[variant]
+    return composed(overlay, *components) if components else build(K8S / "overlays" / overlay)
+
+
+def composed(overlay: str, *components: str, **more: Any) -> str:
+    """Build a kustomization as users write one: an overlay, components after it, and what is theirs."""
     folder = K8S / "overlays" / overlay
-    if not components:
-        return build(folder)
     with tempfile.TemporaryDirectory() as above:
         own = Path(above).resolve()
         content = {
@@ -46,6 +55,7 @@ def rendered(variant: str) -> str:
             "kind": "Kustomization",
             "resources": [os.path.relpath(folder, own)],
             "components": [os.path.relpath(K8S / "components" / name, own) for name in components],
+            **more,
         }
         (own / "kustomization.yaml").write_text(yaml.safe_dump(content))
         return build(own)

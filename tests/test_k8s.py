@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import uuid
+from collections.abc import Iterator
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ import kubernetes_validate
 import pytest
 import yaml
 from conftest import need
-from manifests import K8S, VARIANTS, Manifests, quantity, rendered
+from manifests import CARRIED, K8S, VARIANTS, Manifests, Object, composed, quantity, rendered
 
 from clip_app import telemetry
 from clip_app.errors import EXIT_CODES, USAGE, Reason
@@ -27,6 +30,7 @@ RULES = K8S / "components" / "monitoring" / "prometheus-rule.yaml"
 CHECKOV = K8S.parent / "build" / "checkov" / "bin" / "checkov"
 OPERATORS = {"PodMonitor", "PrometheusRule", "ScaledObject"}  # their kinds are no part of Kubernetes
 NAMESPACED = {"namespace": "clip-app"}
+REGISTRY = "registry.example.com/clip-app"
 
 
 @pytest.fixture(params=VARIANTS)
@@ -61,7 +65,7 @@ def test_the_validation_finds_a_field_that_does_not_exist(production: Manifests)
 
 @pytest.mark.skipif(not CHECKOV.exists(), reason="checkov is not installed; make k8s-test does that")
 def test_checkov_finds_nothing_and_each_skip_has_its_reason(tmp_path: Path) -> None:
-    for number, variant in enumerate(VARIANTS):
+    for number, variant in enumerate(VARIANTS | CARRIED):
         (tmp_path / f"{number}.yaml").write_text(rendered(variant))
     options = ["--framework", "kubernetes", "--skip-download", "--output", "json"]
     run = subprocess.run([CHECKOV, "--directory", tmp_path, *options], capture_output=True, text=True)
@@ -74,17 +78,45 @@ def test_checkov_finds_nothing_and_each_skip_has_its_reason(tmp_path: Path) -> N
     assert all(len(check["check_result"]["suppress_comment"]) > 30 for check in report["results"]["skipped_checks"])
 
 
-# With a cluster at hand, it is asked; without one there is no such test.
+# With a cluster at hand, it is asked; without one there is no such test, and make k8s-test says so.
 CLUSTERS = [os.environ["KUBECONFIG"]] if os.environ.get("KUBECONFIG") else []
 if CLUSTERS:
 
-    @pytest.mark.parametrize("kubeconfig", CLUSTERS)
-    def test_the_api_server_takes_it(kubeconfig: str, manifests: Manifests) -> None:
-        objects = [o for o in manifests.objects if o["kind"] not in OPERATORS]
-        command = ["kubectl", "--kubeconfig", kubeconfig, "apply", "--dry-run=server", "-f", "-"]
-        run = subprocess.run(command, input=yaml.safe_dump_all(objects), capture_output=True, text=True)
+    @pytest.fixture
+    def namespace() -> Iterator[str]:
+        """A namespace of the tests' own, as restricted as ours."""
+        name = f"clip-app-test-{uuid.uuid4().hex[:8]}"
+        kubectl("apply", given=[production_namespace(name)])
+        yield name
+        kubectl("delete", "namespace", name, "--wait=false")
+
+    def kubectl(*command: str, given: list[Object] | None = None) -> str:
+        arguments = ["kubectl", *command, *(["-f", "-"] if given else [])]
+        run = subprocess.run(arguments, input=yaml.safe_dump_all(given or []), capture_output=True, text=True)
         assert run.returncode == 0, run.stderr
-        assert "would violate PodSecurity" not in run.stderr
+        return str(run.stdout + run.stderr)
+
+    def production_namespace(name: str) -> Object:
+        found = Manifests.of("production").one("Namespace")
+        return found | {"metadata": found["metadata"] | {"name": name}}
+
+    def inside(namespace: str, objects: list[Object]) -> list[Object]:
+        """Return what lies in a namespace, there, without what this cluster does not know."""
+        known = kubectl("api-resources", "--output=name")
+        kinds = {kind for kind in OPERATORS if f"{kind.lower()}s." in known}
+        wanted = [o for o in objects if o["kind"] != "Namespace" and (o["kind"] not in OPERATORS or o["kind"] in kinds)]
+        return [o | {"metadata": o["metadata"] | {"namespace": namespace}} for o in wanted]
+
+    @pytest.mark.parametrize("variant", [*VARIANTS, *CARRIED])
+    def test_the_api_server_takes_it(namespace: str, variant: str) -> None:
+        said = kubectl("apply", "--dry-run=server", given=inside(namespace, Manifests.of(variant).objects))
+        assert "would violate PodSecurity" not in said
+
+    def test_the_api_server_takes_settings_images_and_components_that_change(namespace: str) -> None:
+        """The job is the only object that cannot be changed; suspended, it starts nothing."""
+        for objects in changes().values():
+            job = next(o for o in objects if o["kind"] == "Job")
+            kubectl("apply", given=inside(namespace, [job | {"spec": job["spec"] | {"suspend": True}}]))
 
 
 # The files.
@@ -95,6 +127,7 @@ def test_every_file_is_one_object_that_some_kustomization_names() -> None:
         kustomization = yaml.safe_load((folder / "kustomization.yaml").read_text())
         named = {str(name) for name in kustomization.get("resources", ())}
         named |= {patch["path"] for patch in kustomization.get("patches", ())} | {"kustomization.yaml"}
+        named |= set(kustomization.get("configurations", ()))
         files = {path.name for path in folder.glob("*.yaml")}
         assert files == {name for name in named if "/" not in name}
         for name in files:
@@ -207,6 +240,81 @@ def test_who_only_reads_is_offline_and_the_writer_is_not(manifests: Manifests) -
     assert manifests.environment(manifests.server)["HF_HUB_OFFLINE"] == "1"
     assert manifests.environment(manifests.waiter)["HF_HUB_OFFLINE"] == "1"
     assert not {name for name in manifests.environment(manifests.writer) if "OFFLINE" in name}
+
+
+def changes() -> dict[str, list[Object]]:
+    """Return what users change, one thing at a time, as objects."""
+
+    def merged(**settings: str) -> dict[str, Any]:
+        literals = [f"{name}={value}" for name, value in settings.items()]
+        return {"configMapGenerator": [{"name": "clip-app", **NAMESPACED, "behavior": "merge", "literals": literals}]}
+
+    digest = f"sha256:{'0' * 64}"
+    built = {
+        "nothing": composed("single-node"),
+        "a setting": composed("single-node", **merged(CLIP_APP_QUEUE_SIZE="32")),
+        "the tag": composed("single-node", images=[{"name": "clip-app", "newTag": "0.2.0"}]),
+        "the digest": composed("single-node", images=[{"name": "clip-app", "digest": digest}]),
+        "a component": composed("single-node", "private-ca"),
+        "the overlay": composed("production", images=[{"name": REGISTRY, "newName": "clip-app"}]),
+        "the job": composed("single-node", **merged(PREFETCH="2")),
+    }
+    return {name: list(yaml.safe_load_all(text)) for name, text in built.items()}
+
+
+def test_what_changes_a_job_makes_another_one() -> None:
+    """Nobody may change the template of a job that is there."""
+    names = {}
+    for change, objects in changes().items():
+        manifests = Manifests(objects)
+        (name,) = [job["metadata"]["name"] for job in manifests.all("Job")]
+        assert name == manifests.writer["envFrom"][0]["configMapRef"]["name"], "it is called after its settings"
+        names[change] = name
+    assert len(set(names.values())) == len(names)
+
+
+def test_variants_whose_jobs_have_one_name_have_one_job() -> None:
+    jobs: dict[str, Object] = {}
+    for variant in VARIANTS:
+        job = Manifests.of(variant).one("Job")
+        assert jobs.setdefault(job["metadata"]["name"], job) == job, variant
+    assert len(jobs) > 3
+
+
+def test_a_job_that_failed_says_why_in_its_status_and_stays_to_be_seen(manifests: Manifests) -> None:
+    job = manifests.one("Job")["spec"]
+    assert "ttlSecondsAfterFinished" not in job, "what is gone is made anew by whoever compares with a repository"
+    for container in (manifests.writer, manifests.waiter):
+        assert container["terminationMessagePolicy"] == "FallbackToLogsOnError"
+    pauses = [min(10 * 2**number, 360) for number in range(job["backoffLimit"])]
+    assert sum(pauses) > 2 * 3600, "a network that is down for two hours"
+
+
+@pytest.mark.parametrize("variant", CARRIED)
+def test_with_its_model_in_the_image_it_needs_neither_volume_nor_job_nor_hub(variant: str) -> None:
+    manifests = Manifests.of(variant)
+    assert not manifests.all("Job") + manifests.all("PersistentVolumeClaim")
+    assert [policy["metadata"]["name"] for policy in manifests.all("NetworkPolicy")] == ["clip-app-serve"]
+    assert not manifests.pod["spec"]["initContainers"]
+    assert {mount["mountPath"] for mount in manifests.server["volumeMounts"]} == {"/tmp"}
+    assert {volume["name"] for volume in manifests.pod["spec"]["volumes"]} == {"tmp"}
+    settings = manifests.environment(manifests.server)
+    assert (settings["HF_HUB_OFFLINE"], settings["HF_HOME"], settings["CLIP_APP_FALLBACK"]) == ("1", "/cache", "none")
+    for found in manifests.objects:
+        if found["kind"] not in OPERATORS:
+            kubernetes_validate.validate(found, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_a_mirror_is_the_only_place_that_the_job_may_reach() -> None:
+    manifests = Manifests.of("production, no-operator, mirror")
+    assert manifests.environment(manifests.writer)["HF_ENDPOINT"].startswith("https://")
+    _, out = manifests.one("NetworkPolicy", "clip-app-prefetch")["spec"]["egress"]
+    assert all(ip_network(to["ipBlock"]["cidr"]).is_private for to in out["to"])
+
+
+def test_without_the_operator_nothing_is_left_that_its_cluster_does_not_know() -> None:
+    manifests = Manifests.of("production, no-operator, mirror")
+    assert not {found["kind"] for found in manifests.objects} & OPERATORS
 
 
 def test_all_containers_ask_for_the_same_model(manifests: Manifests) -> None:
@@ -363,7 +471,8 @@ def test_the_network_is_open_for_pictures_scrapes_names_and_the_job_alone_for_th
     assert ports(serve["ingress"]) == {"http", "metrics"}
     assert ports(serve["egress"]) == {53}
     assert "ingress" not in fetch
-    assert ports(fetch["egress"]) == {53, 443}
+    mirror = "HF_ENDPOINT" in manifests.environment(manifests.writer)
+    assert ports(fetch["egress"]) == ({53, 443, 8443} if mirror else {53, 443})
     for rule in (*serve["egress"], *fetch["egress"]):
         assert ports([rule]) == {443} or rule["to"], "names are asked for in the cluster only"
 

@@ -20,6 +20,8 @@ from fake_hub import REVISION, Authority, FakeHub
 from manifests import Manifests, Object
 from test_prefetch import needs_mount
 
+from clip_app.errors import USAGE
+
 pytestmark = [need("kubectl"), needs_mount]
 
 
@@ -141,10 +143,30 @@ def test_a_server_that_is_not_made_to_wait_stays_without_a_model(node: Node) -> 
     assert httpx.get(f"{url}/readyz").status_code == 503
 
 
+def test_a_pod_that_waits_in_vain_ends_and_says_why(node: Node) -> None:
+    """A cache without a model is waited for; a setting that no cache helps is not."""
+    waiter = node.manifests.waiter
+    waiting = node.start(waiter, CLIP_APP_ENGINE="steam")
+    assert waiting.wait(60) == USAGE
+    assert "CLIP_APP_ENGINE" in node.said(waiter)
+
+
+def test_a_pod_waits_while_the_job_converts(node: Node) -> None:
+    shutil.rmtree(node.volume / "hub")
+    writer, waiter, _ = node.manifests.containers
+    fetching = writer | {"command": [*writer["command"], "--no-convert", "--no-labels"]}
+    assert node.start(fetching).wait(120) == 0
+    waiting = node.start(waiter)
+    wait_until_it_says(node, waiter, "cannot be written")
+    assert waiting.poll() is None
+    assert node.start(writer).wait(120) == 0
+    assert waiting.wait(60) == 0, node.said(waiter)
+
+
 def test_a_pod_that_waits_ends_at_once_when_it_is_told_to(node: Node) -> None:
     waiter = node.manifests.waiter
     shell, option, script = waiter["command"]
-    assert "sleep 5 &" in script
+    assert "sleep 5 &" in script, script
     # A pause that nobody waits for to its end.
     waiting = node.start(
         waiter | {"command": [shell, option, script.replace("sleep 5 &", "echo pausing; sleep 600 &")]}
