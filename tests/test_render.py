@@ -84,9 +84,9 @@ def test_one_service_has_one_to_three_instances() -> None:
     assert SERVICE["scaling"] == {"minInstances": 1, "maxInstances": 3, "targetCPUPercent": 80}
 
 
-def test_a_deploy_waits_for_the_checks_and_every_pull_request_gets_a_preview_that_ends() -> None:
+def test_a_deploy_waits_for_the_checks_and_a_preview_is_asked_for_and_ends() -> None:
     assert SERVICE["autoDeployTrigger"] == "checksPass"
-    assert BLUEPRINT["previews"] == {"generation": "automatic", "expireAfterDays": 3}
+    assert BLUEPRINT["previews"] == {"generation": "manual", "expireAfterDays": 3}, "no copy is public unasked"
 
 
 def test_the_last_stage_is_the_one_that_carries_the_model() -> None:

@@ -140,9 +140,7 @@ def test_the_check_that_stands_for_all_waits_for_every_other_job() -> None:
     definitions = jobs("ci")
     assert set(definitions["passed"]["needs"]) == set(definitions) - {"passed"}
     assert definitions["passed"]["if"] == "always()", "skipped would count as passed"
-    names = (
-        "Lint and types, Tests on Python ${{ matrix.python }}, Image, Manifests, Dependency audit, All checks passed"
-    )
+    names = "Lint and types, Tests on Python ${{ matrix.python }}, Image, Manifests, All checks passed"
     assert [job["name"] for job in definitions.values()] == names.split(", "), "branch rules and docs name these"
 
 
@@ -152,6 +150,25 @@ def test_the_check_that_stands_for_all_waits_for_every_other_job() -> None:
 )
 def test_one_job_that_did_not_succeed_fails_that_check(tmp_path: Path, results: str, passes: bool) -> None:
     assert (run_step("ci", "passed", "RESULTS", tmp_path, RESULTS=results).returncode == 0) is passes
+
+
+@pytest.mark.parametrize(("found", "warns"), [(0, False), (1, True)])
+def test_the_nightly_audit_warns_and_stops_no_deploy(tmp_path: Path, found: int, warns: bool) -> None:
+    """An advisory that is published overnight must not stand in the way of a fix."""
+    audits = [job for workflow in ("ci", "release") for job in jobs(workflow) if "audit" in job]
+    assert audits == []
+    (tmp_path / "pipx").write_text(f"#!/bin/sh\nexit {found}\n")
+    (tmp_path / "pipx").chmod(0o755)
+    done = run_step("nightly", "audit", "pip-audit", tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    assert done.returncode == 0
+    assert ("::warning::" in done.stdout) is warns
+
+
+def test_the_image_with_the_default_model_is_built_every_night() -> None:
+    assert WORKFLOWS["nightly"][ON]["schedule"]
+    (built,) = [step for step in jobs("nightly")["with-model"]["steps"] if "make image" in step.get("run", "")]
+    assert "TARGET=with-model" in built["run"]
+    assert " MODEL=" not in built["run"]
 
 
 def test_the_tests_run_on_every_python_that_the_project_allows() -> None:
@@ -165,7 +182,7 @@ def test_the_tests_run_on_every_python_that_the_project_allows() -> None:
 def test_a_release_stops_where_the_tag_is_not_the_version(tmp_path: Path, tag: str, fits: bool) -> None:
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (version,) = re.findall(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
-    step = run_step("release", "wheel", "GITHUB_REF_NAME", tmp_path, GITHUB_REF_NAME=tag.format(version))
+    step = run_step("release", "version", "GITHUB_REF_NAME", tmp_path, GITHUB_REF_NAME=tag.format(version))
     assert (step.returncode == 0) is fits
 
 
@@ -179,6 +196,7 @@ def test_the_images_name_is_in_small_letters(tmp_path: Path) -> None:
 def test_a_release_publishes_only_what_every_check_has_passed() -> None:
     definitions = jobs("release")
     assert definitions["ci"]["uses"] == "./.github/workflows/ci.yml"
+    assert definitions["ci"]["needs"] == "version", "a wrong tag pushes nothing"
     assert definitions["wheel"]["needs"] == definitions["image"]["needs"] == "ci"
     assert set(definitions["publish"]["needs"]) == {"wheel", "image"}
 
