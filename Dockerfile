@@ -7,13 +7,20 @@ RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/image.txt /tmp/image.txt
 RUN /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --require-hashes --requirement /tmp/image.txt
-# torch is not in the lock: its CPU build is another file than the registry's CUDA build, under the same version.
-# Give the address of PyTorch's own index of CPU wheels (see pytorch.org, "Get started"); empty, it is the registry's
-# build, which on x86-64 takes several gigabytes of CUDA libraries with it. Its other dependencies are in the lock.
-ARG TORCH_VERSION=2.13.0
+# torch is not in the lock: its CPU build is another file than the registry's CUDA build, under the same version, and lies on
+# PyTorch's own index. uv knows that index by the name of the backend; TORCH_INDEX_URL names a mirror of it, and
+# TORCH_BACKEND=pip takes what pip is configured for. Its other dependencies are in the lock.
+COPY requirements/build.txt requirements/torch.txt /tmp/
+RUN /opt/pip/bin/pip install --require-hashes --requirement /tmp/build.txt
+ARG TORCH_BACKEND=cpu
 ARG TORCH_INDEX_URL=
-RUN /opt/pip/bin/pip --python /opt/venv/bin/python install \
-        ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} "torch==${TORCH_VERSION}" \
+RUN if [ -n "${TORCH_INDEX_URL}" ] || [ "${TORCH_BACKEND}" = pip ]; then \
+        /opt/pip/bin/pip --python /opt/venv/bin/python install \
+            ${TORCH_INDEX_URL:+--index-url "${TORCH_INDEX_URL}"} --requirement /tmp/torch.txt; \
+    else \
+        /opt/pip/bin/uv pip install --no-cache --python /opt/venv/bin/python --torch-backend "${TORCH_BACKEND}" \
+            --requirement /tmp/torch.txt; \
+    fi \
     && /opt/pip/bin/pip --python /opt/venv/bin/python check
 # What torch brings for those who build on it, about 190 MB; importing it needs one program of bin/.
 RUN torch="$(echo /opt/venv/lib/python3*/site-packages/torch)" \
@@ -22,8 +29,6 @@ RUN torch="$(echo /opt/venv/lib/python3*/site-packages/torch)" \
 
 # The app lies beside its dependencies, so that a change of it is a layer of megabytes.
 FROM dependencies AS package
-COPY requirements/build.txt /tmp/build.txt
-RUN /opt/pip/bin/pip install --require-hashes --requirement /tmp/build.txt
 WORKDIR /src
 COPY pyproject.toml README.md LICENSE ./
 COPY clip_app clip_app

@@ -63,7 +63,7 @@ image:  ## Build the image with buildah, podman or docker; TARGET=with-model, IM
 	BUILDAH_FORMAT=docker BUILDAH_LAYERS=true $(BUILDER) build --target $(TARGET) --tag $(IMAGE):$(TAG) \
 		--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
-		$(foreach name,BASE_IMAGE TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
+		$(foreach name,BASE_IMAGE TORCH_BACKEND TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
 
 image-test: $(VENV)/.developed  ## Build both targets and run them locked down; prints size, start and stop
 	@CLIP_TESTS_IMAGE=1 $(BIN)/python -m pytest -s tests/test_image.py
@@ -96,7 +96,7 @@ EXTRAS ?= heic
 lock: $(VENV)/.developed  ## Pin what the image installs, with hashes; torch's CPU build is another file than the registry's; EXTRAS
 	@$(BIN)/uv pip compile $(LOCKED) --output-file requirements/image.txt pyproject.toml $(EXTRAS:%=--extra %) \
 		--no-emit-package torch --excludes requirements/cuda.txt >/dev/null
-	@echo hatchling | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
+	@printf "hatchling\nuv\n" | $(BIN)/uv pip compile $(LOCKED) --output-file requirements/build.txt --no-annotate - >/dev/null
 
 clean:
 	rm -rf $(VENV) .bench build dist *.egg-info

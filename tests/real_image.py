@@ -79,6 +79,8 @@ class Engine:
         variables |= {"IMAGE": IMAGE, "TARGET": target}
         if self.is_podman:
             variables["IMAGE_ARGS"] = " ".join(pip_of_this_machine(STORAGE))
+            if variables["IMAGE_ARGS"]:
+                variables["TORCH_BACKEND"] = "pip"
         else:
             variables["BUILDER"] = self.program
         command = ["make", "image", *(f"{name}={value}" for name, value in variables.items())]

@@ -208,11 +208,12 @@ def test_a_release_builds_targets_that_the_dockerfile_has() -> None:
     assert targets <= stages
 
 
-def test_one_version_of_torch_everywhere() -> None:
-    texts = [path.read_text() for path in (ROOT / "Dockerfile", *GITHUB.rglob("*.yml"))]
-    versions = re.findall(r"torch==(\d[\d.]+\d)|^ARG TORCH_VERSION=(.+)$", "\n".join(texts), re.MULTILINE)
-    assert len(versions) >= 3
-    assert len({a or b for a, b in versions}) == 1, versions
+def test_torchs_version_stands_in_one_file_and_no_repository_must_set_a_variable() -> None:
+    texts = "\n".join(path.read_text() for path in (ROOT / "Dockerfile", ROOT / "render.yaml", *GITHUB.rglob("*.yml")))
+    assert "torch==" not in texts
+    assert "vars." not in texts
+    assert texts.count("requirements/torch.txt") >= 3
+    assert "ARG TORCH_BACKEND=cpu" in texts
 
 
 def test_dependabot_looks_after_everything_that_is_pinned() -> None:
