@@ -1,8 +1,9 @@
 # Builds with docker, podman or buildah; docs/docker.md says how, and what was measured.
-ARG BASE_IMAGE=docker.io/library/python:3.11-slim
+# By digest, of all platforms, and in a line that Dependabot reads. make image BASE_IMAGE=… puts another in its place.
+FROM docker.io/library/python:3.11-slim@sha256:9c900dea9e8fb7e16277c179b555cc72d29a352dbc33cff48ad5a0412fd5bfc7 AS python
 
 # What is installed, in an environment of its own that the images copy: pip and its cache stay behind.
-FROM ${BASE_IMAGE} AS dependencies
+FROM python AS dependencies
 RUN python3 -m venv /opt/pip && python3 -m venv --without-pip /opt/venv
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 COPY requirements/image.txt /tmp/image.txt
@@ -35,7 +36,7 @@ COPY clip_app clip_app
 RUN /opt/pip/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && /opt/pip/bin/pip --python /opt/venv/bin/python install --no-deps --target /opt/app /wheels/*.whl
 
-FROM ${BASE_IMAGE} AS base
+FROM python AS base
 # A base image brings a pip of its own; nothing here installs anything any more.
 RUN groupadd --gid 10001 clip_app \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin clip_app \

@@ -63,7 +63,8 @@ image:  ## Build the image with buildah, podman or docker; TARGET=with-model, IM
 	BUILDAH_FORMAT=docker BUILDAH_LAYERS=true $(BUILDER) build --target $(TARGET) --tag $(IMAGE):$(TAG) \
 		--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 		--build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null || echo unknown) \
-		$(foreach name,BASE_IMAGE TORCH_BACKEND TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
+		$(if $(BASE_IMAGE),$(if $(filter docker,$(notdir $(BUILDER))),--build-context python=docker-image://,--from=)$(BASE_IMAGE)) \
+		$(foreach name,TORCH_BACKEND TORCH_INDEX_URL MODEL,$(if $($(name)),--build-arg $(name)=$($(name)))) $(IMAGE_ARGS) .
 
 image-test: $(VENV)/.developed  ## Build both targets and run them locked down; prints size, start and stop
 	@CLIP_TESTS_IMAGE=1 $(BIN)/python -m pytest -s tests/test_image.py

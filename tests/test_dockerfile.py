@@ -34,6 +34,13 @@ def test_hadolint_finds_nothing() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_base_is_named_by_digest_in_the_first_line_that_dependabot_reads() -> None:
+    first, *others = re.findall(r"^FROM (\S+)", DOCKERFILE, re.M)
+    assert re.fullmatch(r"docker\.io/library/python:3\.11-slim@sha256:[0-9a-f]{64}", first)
+    assert {"python", "base"} <= set(others)
+    assert not [image for image in others if ":" in image or "$" in image], "one base for all"
+
+
 def test_torch_is_of_a_version_that_the_project_allows() -> None:
     (version,) = re.findall(r"^torch==(\S+)$", (ROOT / "requirements" / "torch.txt").read_text(), re.M)
     assert project()["torch"].specifier.contains(version)
