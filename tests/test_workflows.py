@@ -201,6 +201,44 @@ def test_a_release_publishes_only_what_every_check_has_passed() -> None:
     assert set(definitions["publish"]["needs"]) == {"wheel", "image"}
 
 
+def test_an_image_gets_its_tag_after_it_has_answered() -> None:
+    named = [step.get("id") or step.get("name", "") for step in jobs("release")["image"]["steps"]]
+    push = next(step for step in jobs("release")["image"]["steps"] if step.get("id") == "push")
+    assert "push-by-digest=true" in push["with"]["outputs"]
+    assert "tags" not in push["with"]
+    answers, tag = (next(i for i, name in enumerate(named) if word in name) for word in ("answers", "tag"))
+    assert named.index("push") < answers < tag == len(named) - 1
+
+
+@pytest.mark.parametrize("image", ["registry.example.com/clip-app:0.1.0", "@sha256:0", ""])
+def test_a_deploy_takes_a_digest_alone(image: str) -> None:
+    done = subprocess.run([ROOT / ".ci" / "deploy", "k8s/overlays/production", image], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "NAME@sha256:DIGEST" in done.stderr
+
+
+@pytest.mark.parametrize("becomes_ready", [True, False])
+def test_a_deploy_that_does_not_become_ready_is_undone(tmp_path: Path, becomes_ready: bool) -> None:
+    """With a kubectl that writes down what it is asked; a real API server was asked by hand."""
+    asked = tmp_path / "asked"
+    (tmp_path / "kubectl").write_text(
+        f'#!/bin/sh\necho "$*" >>{asked}\n[ "$1" = apply ] && cat "$3/kustomization.yaml" >>{asked}\n'
+        f'case "$*" in *"rollout status"*) exit {0 if becomes_ready else 1} ;; esac\n'
+    )
+    (tmp_path / "kubectl").chmod(0o755)
+    image = f"registry.acme.org/clip-app@sha256:{'a' * 64}"
+    done = subprocess.run(
+        [ROOT / ".ci" / "deploy", ROOT / "k8s" / "overlays" / "production", image],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    said = asked.read_text()
+    assert done.returncode == (0 if becomes_ready else 1), done.stderr
+    assert f'newName: "registry.acme.org/clip-app", digest: "sha256:{"a" * 64}"' in said
+    assert ("rollout undo deployment/clip-app" in said) is not becomes_ready
+
+
 def test_a_release_builds_targets_that_the_dockerfile_has() -> None:
     targets = {entry["target"] for entry in jobs("release")["image"]["strategy"]["matrix"]["include"]}
     stages = set(re.findall(r"^FROM .+ AS ([\w-]+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
