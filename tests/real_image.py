@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 STORAGE = ROOT / "build" / "image-test"  # keeps layers for the next run; make clean removes it
-OFFICIAL_BASE = re.findall(r"^FROM (\S+) AS python$", (ROOT / "Dockerfile").read_text(), re.M)[0]
+OFFICIAL_BASE: str = re.findall(r"^FROM (\S+) AS python$", (ROOT / "Dockerfile").read_text(), re.M)[0]
 IMAGE = "localhost/clip_app-test"
 STAND_IN = "localhost/python:stand-in"
 PULL_SECONDS = 120
