@@ -306,8 +306,9 @@ def test_with_its_model_in_the_image_it_needs_neither_volume_nor_job_nor_hub(var
 
 
 def test_a_mirror_is_the_only_place_that_the_job_may_reach() -> None:
-    manifests = Manifests.of("production, no-operator, mirror")
-    assert manifests.environment(manifests.writer)["HF_ENDPOINT"].startswith("https://")
+    own = [{"name": "clip-app", **NAMESPACED, "behavior": "merge", "literals": ["HF_ENDPOINT=https://hub.acme.org"]}]
+    manifests = Manifests(list(yaml.safe_load_all(composed("production", "mirror", configMapGenerator=own))))
+    assert manifests.environment(manifests.writer)["HF_ENDPOINT"] == "https://hub.acme.org"
     _, out = manifests.one("NetworkPolicy", "clip-app-prefetch")["spec"]["egress"]
     assert all(ip_network(to["ipBlock"]["cidr"]).is_private for to in out["to"])
 
@@ -465,13 +466,15 @@ def ports(rules: list[dict[str, Any]]) -> set[int | str]:
     return {port["port"] for rule in rules for port in rule["ports"]}
 
 
-def test_the_network_is_open_for_pictures_scrapes_names_and_the_job_alone_for_the_hub(manifests: Manifests) -> None:
+def test_the_network_is_open_for_pictures_scrapes_names_and_the_job_alone_for_the_hub(
+    manifests: Manifests, request: pytest.FixtureRequest
+) -> None:
     serve, fetch = (manifests.one("NetworkPolicy", f"clip-app-{who}")["spec"] for who in ("serve", "prefetch"))
     assert serve["policyTypes"] == fetch["policyTypes"] == ["Ingress", "Egress"]
     assert ports(serve["ingress"]) == {"http", "metrics"}
     assert ports(serve["egress"]) == {53}
     assert "ingress" not in fetch
-    mirror = "HF_ENDPOINT" in manifests.environment(manifests.writer)
+    mirror = "mirror" in VARIANTS[request.node.callspec.params["manifests"]][1]
     assert ports(fetch["egress"]) == ({53, 443, 8443} if mirror else {53, 443})
     for rule in (*serve["egress"], *fetch["egress"]):
         assert ports([rule]) == {443} or rule["to"], "names are asked for in the cluster only"

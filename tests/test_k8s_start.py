@@ -166,7 +166,7 @@ def test_a_pod_waits_while_the_job_converts(node: Node) -> None:
 def test_a_pod_that_waits_ends_at_once_when_it_is_told_to(node: Node) -> None:
     waiter = node.manifests.waiter
     shell, option, script = waiter["command"]
-    assert "sleep 5 &" in script, script
+    assert "sleep 5 &" in script
     # A pause that nobody waits for to its end.
     waiting = node.start(
         waiter | {"command": [shell, option, script.replace("sleep 5 &", "echo pausing; sleep 600 &")]}

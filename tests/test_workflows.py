@@ -221,12 +221,13 @@ def test_a_deploy_takes_a_digest_alone(image: str) -> None:
 def test_a_deploy_that_does_not_become_ready_is_undone(tmp_path: Path, becomes_ready: bool) -> None:
     """With a kubectl that writes down what it is asked; a real API server was asked by hand."""
     asked = tmp_path / "asked"
+    image = f"registry.acme.org/clip-app@sha256:{'a' * 64}"
     (tmp_path / "kubectl").write_text(
         f'#!/bin/sh\necho "$*" >>{asked}\n[ "$1" = apply ] && cat "$3/kustomization.yaml" >>{asked}\n'
+        f'[ "$1" = kustomize ] && echo "image: {image}"\n'
         f'case "$*" in *"rollout status"*) exit {0 if becomes_ready else 1} ;; esac\n'
     )
     (tmp_path / "kubectl").chmod(0o755)
-    image = f"registry.acme.org/clip-app@sha256:{'a' * 64}"
     done = subprocess.run(
         [ROOT / ".ci" / "deploy", ROOT / "k8s" / "overlays" / "production", image],
         env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
@@ -237,6 +238,19 @@ def test_a_deploy_that_does_not_become_ready_is_undone(tmp_path: Path, becomes_r
     assert done.returncode == (0 if becomes_ready else 1), done.stderr
     assert f'newName: "registry.acme.org/clip-app", digest: "sha256:{"a" * 64}"' in said
     assert ("rollout undo deployment/clip-app" in said) is not becomes_ready
+
+
+def test_a_deploy_refuses_an_overlay_that_would_go_on_with_its_own_image(tmp_path: Path) -> None:
+    (tmp_path / "kubectl").write_text('#!/bin/sh\n[ "$1" = kustomize ] && echo "image: another:0.1.0"\n')
+    (tmp_path / "kubectl").chmod(0o755)
+    done = subprocess.run(
+        [ROOT / ".ci" / "deploy", tmp_path, f"registry.acme.org/clip-app@sha256:{'a' * 64}"],
+        env=os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "names no image" in done.stderr
 
 
 def test_a_release_builds_targets_that_the_dockerfile_has() -> None:
