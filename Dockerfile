@@ -28,6 +28,19 @@ RUN torch="$(echo /opt/venv/lib/python3*/site-packages/torch)" \
     && rm -rf "$torch/include" "$torch/share" "$torch/test" \
     && find "$torch/bin" -type f ! -name torch_shm_manager -delete
 
+# The model of the image that carries one, made by no more of the app than that takes, so that another change of the
+# code makes no other model. A model inside the package is not of the Hub, and needs nothing here.
+FROM dependencies AS model
+WORKDIR /opt/model
+COPY clip_app/engines clip_app/engines
+COPY clip_app/hub clip_app/hub
+COPY clip_app/__init__.py clip_app/checkpoint.py clip_app/errors.py clip_app/machine.py clip_app/models.py \
+    clip_app/preparation.py clip_app/preprocessing.py clip_app/results.py clip_app/settings.py clip_app/source.py \
+    clip_app/telemetry.py clip_app/tokenizer.py clip_app/
+ARG MODEL=openai/clip-vit-base-patch32
+RUN mkdir /cache clip_app-0.dist-info && printf 'Name: clip_app\nVersion: 0\n' >clip_app-0.dist-info/METADATA \
+    && HF_HOME=/cache CLIP_APP_MODEL="${MODEL}" /opt/venv/bin/python -m clip_app.preparation
+
 # The app lies beside its dependencies, so that a change of it is a layer of megabytes.
 FROM dependencies AS package
 WORKDIR /src
@@ -72,7 +85,8 @@ USER 10001:10001
 # embeddings are of one precision, and which one serves depends on the CPU that the image will run on.
 FROM base AS with-model
 ARG MODEL=openai/clip-vit-base-patch32
-ENV CLIP_APP_MODEL=${MODEL}
+ENV CLIP_APP_MODEL=${MODEL} \
+    HF_HUB_OFFLINE=1
+COPY --from=model /cache /cache
 RUN CLIP_APP_PRECISION=float32 clip-app prefetch && CLIP_APP_PRECISION=bfloat16 clip-app prefetch
-ENV HF_HUB_OFFLINE=1
 USER 10001:10001

@@ -70,7 +70,7 @@ ROOMS = {
         "observation",
     ),
     "model and engines": ("model", "engines", "checkpoint", "tokenizer"),
-    "the Hub and its cache": ("source", "hub", "models"),
+    "the Hub and its cache": ("preparation", "source", "hub", "models"),
     "said by all": (
         "options",
         "labels",

@@ -99,6 +99,7 @@ PROCESSES = (
     "test_prefetch.py",
     "test_prefetch_networks.py",
     "test_prefetch_places.py",
+    "test_preparation.py",
     "test_readme.py",
     "test_render.py",
     "test_rest.py",

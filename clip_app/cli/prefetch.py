@@ -11,8 +11,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clip_app.cli.flags import errors, fail, with_settings
-from clip_app.engines import ENGINES, candidates
-from clip_app.errors import SOME_FAILED, CheckpointError, PinFileError
+from clip_app.errors import SOME_FAILED, PinFileError
 from clip_app.hub.fetch import fetch
 from clip_app.hub.pins import read_pins
 from clip_app.hub.pins import write_pins as write_pins_file
@@ -20,8 +19,9 @@ from clip_app.hub.prune import prune as prune_cache
 from clip_app.hub.volume import cache_root
 from clip_app.loading import Loader
 from clip_app.log import configure_logging
+from clip_app.preparation import of_the_hub, prepare
 from clip_app.settings import Settings
-from clip_app.source import artifacts_folder, find_source, local_folder
+from clip_app.source import artifacts_folder
 from clip_app.status import describe
 
 __all__ = ["prefetch"]
@@ -48,12 +48,12 @@ def prefetch(
 ) -> None:
     """Put the model, converted, and its label embeddings into the cache, verified, and exit."""
     configure_logging(settings, "warning")
-    if settings.model == "bundled" or local_folder(settings.model) is not None:
-        errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
-    else:
+    if of_the_hub(settings):
         if write_pins is not None:
             _check_pins_file(write_pins)
         _fetch(settings, write_pins, deadline)
+    else:
+        errors.print("nothing to fetch: CLIP_APP_MODEL is not a model of the Hub")
     if convert:
         _prepare(settings, photographs)
     if labels:
@@ -90,24 +90,12 @@ def _fetch(settings: Settings, write_pins: Path | None, deadline: float) -> None
 
 
 def _prepare(settings: Settings, photographs: Path | None) -> None:
-    """Make what the first engine that can serves from; where none is asked for by name, the next may do."""
-    source, failures = find_source(settings), []
-    for choice in candidates(settings, source):
-        if not ENGINES[choice.engine].converts:
-            return
-        try:
-            with errors.status("Converting the model ...") if errors.is_terminal else nullcontext():
-                made = ENGINES[choice.engine].load().prepare(source, choice.precision, photographs)
-        except CheckpointError as error:
-            failures.append(error)
-            if settings.engine != "auto" or choice.precision == "int8":
-                raise
-            errors.print(f"warning: {choice} will not serve. {error}", style="yellow", markup=False)
-            continue
-        if made:
-            typer.echo(made)
-        return
-    raise failures[-1]
+    with errors.status("Converting the model ...") if errors.is_terminal else nullcontext():
+        made = prepare(
+            settings, photographs, lambda said: errors.print(f"warning: {said}", style="yellow", markup=False)
+        )
+    if made:
+        typer.echo(made)
 
 
 def _prune() -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import openvino
@@ -18,12 +20,13 @@ from torch.nn import functional as F
 from clip_app.checkpoint import Variant, check_folder, read_preprocessing
 from clip_app.engines import Embeddings
 from clip_app.engines.conversion import IMAGE, TEXT, TOKENIZER, UNUSABLE, Converted
-from clip_app.engines.photographs import read_photographs
 from clip_app.engines.torch import TorchEncoders, open_checkpoint
 from clip_app.errors import CheckpointError
 from clip_app.hub.files import hash_file
-from clip_app.labels import fill, load_groups, preset_folder
 from clip_app.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from clip_app.engines.quantization import Quantizer
 
 __all__ = ["main"]
 
@@ -35,17 +38,12 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
     threading.Thread(target=_end_with_parent, daemon=True).start()
     check_folder(checkpoint)
     preprocessing = read_preprocessing(checkpoint)
-    # Before the work, which would be for nothing without them.
-    pictures = read_photographs(photographs) if variant == "int8" else []
+    quantize = _quantizer(photographs) if variant == "int8" else None
     encoders, tokenizer = open_checkpoint(checkpoint)
     _save_encoders(encoders, target, tokenizer.context, fill_context=tokenizer.padding.fill, pixels=preprocessing.shape)
     tokenizer.save(target / TOKENIZER)
-    agreement = None
-    if variant == "int8":
-        # nncf is an extra, and takes seconds to import.
-        from clip_app.engines.quantization import quantize  # noqa: PLC0415
-
-        agreement = quantize(target / IMAGE, preprocessing, pictures, _labels(encoders, tokenizer))
+    encode_texts = partial(_encode_texts, encoders, tokenizer)
+    agreement = quantize(target / IMAGE, preprocessing, encode_texts) if quantize is not None else None
     names = [path.name for path in target.iterdir()]
     Converted(
         folder=target,
@@ -60,13 +58,19 @@ def main(checkpoint: Path, target: Path, variant: Variant, photographs: Path) ->
     ).write_marker()
 
 
-def _labels(encoders: TorchEncoders, tokenizer: Tokenizer) -> Embeddings:
-    """Embed the labels by which int8 is compared: the objects, unit embeddings [L, D]."""
-    group = load_groups(preset_folder())["objects"]
-    prompts = [fill(group.templates[0], label) for label in group.labels]
-    starts = range(0, len(prompts), TEXTS)
+def _quantizer(photographs: Path) -> Quantizer:
+    """Before the work, which would be for nothing without photographs."""
+    # nncf is an extra, and takes seconds to import.
+    from clip_app.engines.quantization import Quantizer  # noqa: PLC0415
+
+    return Quantizer(photographs)
+
+
+def _encode_texts(encoders: TorchEncoders, tokenizer: Tokenizer, texts: list[str]) -> Embeddings:
+    """Return unit embeddings [N, D] of texts."""
+    starts = range(0, len(texts), TEXTS)
     return np.concatenate(
-        [encoders.encode_tokens(tokenizer.pad(tokenizer.encode(prompts[i : i + TEXTS]))) for i in starts]
+        [encoders.encode_tokens(tokenizer.pad(tokenizer.encode(texts[i : i + TEXTS]))) for i in starts]
     )
 
 
