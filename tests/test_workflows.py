@@ -201,13 +201,16 @@ def test_a_release_publishes_only_what_every_check_has_passed() -> None:
     assert set(definitions["publish"]["needs"]) == {"wheel", "image"}
 
 
-def test_an_image_gets_its_tag_after_it_has_answered() -> None:
-    named = [step.get("id") or step.get("name", "") for step in jobs("release")["image"]["steps"]]
-    push = next(step for step in jobs("release")["image"]["steps"] if step.get("id") == "push")
+def test_an_image_is_attested_and_gets_its_tag_after_it_has_answered() -> None:
+    steps = jobs("release")["image"]["steps"]
+    named = [step.get("id") or step.get("name") or step["uses"] for step in steps]
+    push = next(step for step in steps if step.get("id") == "push")
     assert "push-by-digest=true" in push["with"]["outputs"]
     assert "tags" not in push["with"]
-    answers, tag = (next(i for i, name in enumerate(named) if word in name) for word in ("answers", "tag"))
-    assert named.index("push") < answers < tag == len(named) - 1
+    answers, attested, tag = (
+        next(i for i, name in enumerate(named) if word in name) for word in ("answers", "actions/attest@", "its tag")
+    )
+    assert named.index("push") < answers < attested < tag == len(named) - 1
 
 
 @pytest.mark.parametrize("image", ["registry.example.com/clip-app:0.1.0", "@sha256:0", ""])
