@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
 from clip_app import images, scoring
 from clip_app.intake import Intake
@@ -14,7 +15,7 @@ from clip_app.labels import LabelGroup, query_group
 from clip_app.loading import Loader
 from clip_app.observation import Observation
 from clip_app.options import Options
-from clip_app.ranking import Ranking, rank_by_text
+from clip_app.ranking import Ranking, fits_text, rank_by_text
 from clip_app.results import AnalysisResult, Embedding, GroupResult, ImageInfo, LabelScore
 from clip_app.settings import Settings
 from clip_app.turns import Ledger
@@ -45,6 +46,14 @@ class TextQuery:
     def rank(self, pictures: scoring.Matrix) -> Ranking:
         """Rank pictures, unit embeddings of shape [N, D]."""
         return rank_by_text(self.embedding, pictures, self.neutral, self.scale)
+
+    def fits(self, pictures: scoring.Matrix) -> npt.NDArray[np.bool_]:
+        """Say of pictures, unit embeddings of shape [K, D], whether they are relevant, [K]."""
+        return fits_text(self.embedding, pictures, self.neutral, self.scale)
+
+    def against(self, others: scoring.Matrix | None) -> TextQuery:
+        """The same, where a picture must also fit it better than further texts, unit embeddings of shape [M, D]."""
+        return self if others is None else replace(self, neutral=np.concatenate([self.neutral, others]))
 
 
 class Analyzer:

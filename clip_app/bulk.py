@@ -25,15 +25,19 @@ Read = Callable[[], bytes]
 
 @dataclass(frozen=True)
 class Seen:
-    """A picture's unit embedding, shape [D]; ``flat``: there is nothing to be seen in it."""
+    """A picture's unit embedding, shape [D], and its size; ``flat``: there is nothing to be seen in it."""
 
     embedding: Embeddings
+    width: int
+    height: int
     flat: bool
 
 
 @dataclass(frozen=True)
 class _Ready:
     pixels: Pixels
+    width: int
+    height: int
     flat: bool
 
 
@@ -71,7 +75,8 @@ def _ahead(
 def _decode(model: Model, intake: Intake, read: Read) -> _Ready | ClipAppError:
     try:
         decoded = intake.decode(read(), model.preprocessing.target)
-        return _Ready(model.preprocessing(decoded.image, exact=intake.exact), decoded.flat)
+        pixels = model.preprocessing(decoded.image, exact=intake.exact)
+        return _Ready(pixels, decoded.width, decoded.height, decoded.flat)
     except ClipAppError as error:
         return error
 
@@ -85,7 +90,7 @@ def _encode(model: Model, batch: Sequence[_Ready | ClipAppError]) -> Iterator[Se
             yield item
             continue
         row = next(found)
-        yield row if isinstance(row, ClipAppError) else Seen(row, item.flat)
+        yield row if isinstance(row, ClipAppError) else Seen(row, item.width, item.height, item.flat)
 
 
 def _rows(model: Model, pixels: Sequence[Pixels]) -> list[Embeddings | ClipAppError]:

@@ -24,6 +24,7 @@ __all__ = [
     "PAGE",
     "REST",
     "REST_EXPLAIN",
+    "REST_SEARCH",
     "SEARCH",
     "Endpoint",
     "Source",
@@ -38,7 +39,7 @@ class Endpoint:
 
     ``name`` is its label in the metrics and, for those of Gradio's API, its api_name;
     ``source`` counts the upload, None where it was counted before; ``options`` are the
-    fields of :class:`~clip_app.options.Options`, ExplainOptions or SearchOptions, that it takes; ``path`` is its
+    fields of one of the models in :mod:`clip_app.options` that it takes; ``path`` is its
     route where it has one of its own, ``takes_files`` says that the body holds pictures as files, ``several`` that
     an endpoint of Gradio's takes many files, and zip archives of them; ``tool`` is its name among the tools at the
     route of :data:`MCP`.
@@ -79,6 +80,13 @@ REST_EXPLAIN = Endpoint(
     path="/api/explain",
     takes_files=True,
 )
+REST_SEARCH = Endpoint(
+    name="rest_search",
+    source="rest",
+    options=("collection", "text", "top_k", "above"),
+    path="/api/search",
+    takes_files=True,
+)
 MCP = Endpoint(name="mcp", source="api", path="/mcp")  # refused before it said what for
 MCP_ANALYZE = Endpoint(name="mcp_analyze", source="api", options=ANALYZE.options, tool="analyze")
 MCP_CLASSIFY = Endpoint(name="mcp_classify", source="api", options=CLASSIFY.options, tool="classify")
@@ -86,5 +94,19 @@ MCP_SEARCH = Endpoint(name="mcp_search", source="api", options=SEARCH.options, t
 CLI = Endpoint(name="cli", source="cli", options=EVERY_OPTION)
 
 TOOLS = (MCP_ANALYZE, MCP_CLASSIFY, MCP_SEARCH)
-ROWS = (PAGE, ANALYZE, CLASSIFY, ANALYZE_BATCH, SEARCH, EXPLAIN, GRADIO, REST, REST_EXPLAIN, MCP, *TOOLS, CLI)
+ROWS = (
+    PAGE,
+    ANALYZE,
+    CLASSIFY,
+    ANALYZE_BATCH,
+    SEARCH,
+    EXPLAIN,
+    GRADIO,
+    REST,
+    REST_EXPLAIN,
+    REST_SEARCH,
+    MCP,
+    *TOOLS,
+    CLI,
+)
 ENDPOINTS = {row.name: row for row in ROWS}

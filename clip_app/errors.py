@@ -12,6 +12,7 @@ __all__ = [
     "Busy",
     "CheckpointError",
     "ClipAppError",
+    "CollectionError",
     "EncodingFailed",
     "EngineUnavailable",
     "HubError",
@@ -100,6 +101,13 @@ class BadOption(ClipAppError):
 
     code, status, outcome, exit_code = "bad_option", 422, "invalid", USAGE
     advice = "Correct the option that the message names."
+
+
+class CollectionError(ClipAppError):
+    """There is no such collection, it is of another model, or it cannot be read or written."""
+
+    code, status, outcome, exit_code = "bad_collection", 422, "invalid", USAGE
+    advice = "Do what the message says, or name another collection."
 
 
 class Busy(ClipAppError):

@@ -18,12 +18,25 @@ from clip_app.labels import (
     split_labels,
 )
 
-__all__ = ["MAX_TOP_K", "Asked", "ExplainOptions", "Options", "SearchOptions"]
+__all__ = ["MAX_TOP_K", "Asked", "CollectionOptions", "ExplainOptions", "Options", "SearchOptions"]
 
 Question = TypeVar("Question", bound="Asked")
 
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 1000
+
+
+def _number(value: Any, least: float, most: float, advice: str) -> float | None:
+    """Read a number of a form or of JSON; nothing is none."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not least <= number <= most:
+        raise ValueError(advice)
+    return number
 
 
 class Asked(BaseModel):
@@ -119,15 +132,7 @@ class Options(Asked):
     @field_validator("threshold", mode="before")
     @classmethod
     def _share(cls, value: Any) -> float | None:
-        if value is None or (isinstance(value, str) and not value.strip()):
-            return None
-        try:
-            share = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError, OverflowError):
-            share = math.nan
-        if not 0 <= share <= 1:
-            raise ValueError("it must be a number from 0 to 1, such as 0.2")
-        return share
+        return _number(value, 0, 1, "it must be a number from 0 to 1, such as 0.2")
 
     def resolve(self, groups: Mapping[str, LabelGroup], default_groups: tuple[str, ...]) -> list[LabelGroup]:
         """Return the groups to score.
@@ -208,3 +213,42 @@ class SearchOptions(Asked):
         description="How many pictures to return, the best first; by default all.",
         examples=[10],
     )
+
+
+class CollectionOptions(Asked):
+    """What to look for in a collection; a picture may come beside it."""
+
+    collection: str = Field(
+        title="Collection",
+        description="The collection to search: one of those that the operator offers.",
+        examples=["home"],
+    )
+    text: str | None = Field(
+        None,
+        title="Text",
+        description="What the pictures should show, in a few words.",
+        examples=["a dog on a beach"],
+    )
+    top_k: int | None = Field(
+        None,
+        title="Pictures",
+        description="How many pictures to return at most, the best first; 20.",
+        examples=[10],
+    )
+    above: float | None = Field(
+        None,
+        title="Least score",
+        description="Return all of at least this score, from -1 to 1, relevant or not; by default those that fit.",
+        examples=[0.2],
+    )
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _nothing(cls, value: Any) -> Any:
+        """A field that a form sends empty is none."""
+        return None if isinstance(value, str) and not value.strip() else value
+
+    @field_validator("above", mode="before")
+    @classmethod
+    def _cosine(cls, value: Any) -> float | None:
+        return _number(value, -1, 1, "it must be a number from -1 to 1, such as 0.2")

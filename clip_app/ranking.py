@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ALIKE", "NEARLY_THE_SAME", "Pairs", "Ranking", "near_duplicates", "rank_by_picture", "rank_by_text"]
+__all__ = [
+    "ALIKE",
+    "NEARLY_THE_SAME",
+    "Pairs",
+    "Ranking",
+    "fits_text",
+    "near_duplicates",
+    "rank_by_picture",
+    "rank_by_text",
+]
 
 Vector = npt.NDArray[np.float32]
 Matrix = npt.NDArray[np.float32]
@@ -54,11 +63,16 @@ def rank_by_text(query: Vector, pictures: Matrix, neutral: Matrix, scale: float)
     A picture is relevant where the text's softmax share against the neutral prompts exceeds one half, which is
     where its confidence as an independent label would: a rule that needs no cosine of its own for each model.
     """
-    scores = pictures @ query
+    return _ranked(pictures @ query, fits_text(query, pictures, neutral, scale))
+
+
+def fits_text(query: Vector, pictures: Matrix, neutral: Matrix, scale: float) -> npt.NDArray[np.bool_]:
+    """Say of pictures whether a text fits them, shape [N]; the arguments are those of :func:`rank_by_text`."""
     background = scale * (pictures @ neutral.T).astype(np.float64)
     peak = background.max(axis=1)
     against = peak + np.log(np.exp(background - peak[:, None]).sum(axis=1))
-    return _ranked(scores, scale * scores.astype(np.float64) > against)
+    fits: npt.NDArray[np.bool_] = scale * (pictures @ query).astype(np.float64) > against
+    return fits
 
 
 def rank_by_picture(query: Vector, pictures: Matrix, *, alike: float = ALIKE) -> Ranking:

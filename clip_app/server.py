@@ -26,6 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from clip_app import __version__, telemetry
 from clip_app.analyzer import Analyzer
+from clip_app.collection.library import Library
+from clip_app.collection_api import collection_routes
 from clip_app.connections import ACCEPTED_AT_ONCE, Connections, descriptors, protocol
 from clip_app.embeddings_api import embedding_routes
 from clip_app.endpoints import MCP, Endpoint
@@ -137,6 +139,7 @@ def create_app(settings: Settings) -> Application:
 
     Raises:
         LabelFileError: a file in LABELS_DIR cannot be used.
+        SettingsError: COLLECTIONS names what is none.
     """
     telemetry.QUEUE_CAPACITY.set(settings.queue_size)
     telemetry.MEMORY_LIMIT.set(memory_limit())
@@ -145,6 +148,7 @@ def create_app(settings: Settings) -> Application:
     loader = Loader(settings, ledger=ledger)
     analyzer = Analyzer(loader, settings, decoders=available_cpus(), ledger=ledger)
     explainer = Explainer(loader, analyzer.intake, ledger=ledger)
+    library = Library(settings, analyzer.intake)
     page = LatePage(partial(_mount_page, analyzer=analyzer, explainer=explainer, loader=loader, settings=settings))
     # Gradio imports the same package, and two threads that import one at once may find half of it.
     tools = McpRoute(partial(_make_tools, analyzer, settings), after=page.built, origins=settings.allowed_origins)
@@ -188,6 +192,9 @@ def create_app(settings: Settings) -> Application:
         )
     )
     api.include_router(embedding_routes(loader, analyzer.intake))
+    api.include_router(
+        collection_routes(library, analyzer, loader, max_bytes=settings.max_upload_bytes, places=settings.queue_size)
+    )
     for path in (f"{MCP.path}", f"{MCP.path}/"):  # a redirect would ask for the whole body again
         api.router.routes.append(Route(path, tools, include_in_schema=False))
     for name, folder in STATIC.items():

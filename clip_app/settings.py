@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     )
     max_batch_size: int = Field(8, ge=1, le=256, description="The most pictures in one forward pass.")
     labels_dir: Path | None = Field(None, description="A folder of your own label groups: words, pictures or both.")
+    collections: str = Field(
+        "",
+        description="Collections of clip-app index that visitors may search: names or folders, such as home,/data/art.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="'text' or 'json'.")
 
@@ -201,6 +205,11 @@ class Settings(BaseSettings):
     def allowed_origins(self) -> list[str]:
         """CORS_ORIGINS as a list."""
         return _listed(self.cors_origins)
+
+    @property
+    def searched(self) -> list[str]:
+        """COLLECTIONS as a list."""
+        return _listed(self.collections)
 
     @property
     def max_upload_bytes(self) -> int:

@@ -25,11 +25,13 @@ ROOMS = {
         "snippets",
         "rest",
         "embeddings_api",
+        "collection_api",
         "mcp_server",
         "forms",
         "doctor",
     ),
     "many, and where": (
+        "collection",
         "search",
         "batch",
         "archives",

@@ -69,6 +69,7 @@ PROCESSES = (
     "test_api_docs.py",
     "test_batch.py",
     "test_cli.py",
+    "test_cli_collection.py",
     "test_cli_evaluate.py",
     "test_connections.py",
     "test_counting.py",

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser
 from clip_app.archives import MOST_UNPACKED
 from clip_app.batch import MOST_PICTURES
 from clip_app.embeddings_api import LONGEST, MOST_TEXTS
-from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN
+from clip_app.endpoints import ENDPOINTS, REST, REST_EXPLAIN, REST_SEARCH
 from clip_app.gradio_api import CALLS_AT_ONCE, GradioApi
 from clip_app.labels import DEFAULT_TEMPLATE, MAX_LABEL_LENGTH, MAX_LABELS
 from clip_app.middleware.body_limit import JSON_LIMIT, MEGABYTE
@@ -279,11 +279,11 @@ def test_the_document_names_every_route_parameter_and_status(server: str) -> Non
     for path in ("/metrics", "/api/docs", "/api/openapi.json"):
         assert path in PAGE
         assert httpx.get(f"{server}{path}").status_code == 200
-    for endpoint in (REST, REST_EXPLAIN):
+    for endpoint in (REST, REST_EXPLAIN, REST_SEARCH):
         for status in schema["paths"][endpoint.path]["post"]["responses"]:
             assert status == "200" or f"\n| {status} | " in PAGE
     rows = [line.split(" | ")[0].strip("| `") for line in PAGE.splitlines() if line.startswith("|")]
-    assert set(rows) >= {"image", *REST.options, *REST_EXPLAIN.options}
+    assert set(rows) >= {"image", *REST.options, *REST_EXPLAIN.options, *REST_SEARCH.options}
     for name in GradioApi.endpoints:
         parameters = ", ".join(
             f"`{parameter}`"

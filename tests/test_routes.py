@@ -24,6 +24,9 @@ METRICS = {"GET /metrics", "HEAD /metrics", "GET /metrics/", "HEAD /metrics/"}
 OURS = {
     "POST /api/analyze",
     "POST /api/explain",
+    "POST /api/search",
+    "GET /api/collections",
+    "GET /api/collections/{name}/thumbnails/{number}.jpg",
     "POST /v1/embeddings",
     "* /mcp",
     "* /mcp/",

@@ -12,7 +12,8 @@ from clip_app import __version__
 
 __all__ = ["app", "main"]
 
-COMMANDS = ("serve", "analyze", "evaluate", "prefetch", "doctor", "models")
+COLLECTION = ("index", "search", "duplicates", "label")
+COMMANDS = ("serve", "analyze", "evaluate", "prefetch", "doctor", "models", *COLLECTION)
 
 
 class LazyCommands(TyperGroup):

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from clip_app.analyzer import Analyzer
-from clip_app.cli.flags import USAGE, errors, fail, with_options, with_settings
+from clip_app.cli.flags import errors, with_options, with_settings
 from clip_app.cli.inputs import STANDARD_INPUT, Input, find_inputs, listed_paths, read_labels_file
-from clip_app.cli.writers import WRITERS, OutputFormat, Writer, shown
+from clip_app.cli.opened import tell_bundled
+from clip_app.cli.writers import WRITERS, OutputFormat, Writer, opened_output, shown
 from clip_app.endpoints import CLI
 from clip_app.errors import SOME_FAILED, BadOption, ClipAppError
 from clip_app.labels import LabelGroup, request_group, with_examples
@@ -64,7 +63,7 @@ def analyze(
     inputs = list(find_inputs(_paths(paths or [], files_from, null), recursive=recursive))
     loader = _load(settings, options, inputs, by_example)
     analyzer = Analyzer(loader, settings, decoders=1)
-    with _opened(output) as out:
+    with opened_output(output) as out:
         answers = _analyze_all(analyzer, inputs, options, settings.max_upload_bytes)
         failed = _write_all(WRITERS[format](out), answers)
     loader.close()
@@ -116,9 +115,7 @@ def _load(settings: Settings, options: Options, inputs: list[Input], by_example:
         loader.run()
     serving = loader.serving()
     options.resolve(serving.groups, serving.default_groups)
-    if serving.model.info.bundled:
-        why = f" ({loader.status.reason})" if loader.status.reason else ""
-        errors.print(f"note: the small demonstration model answers{why}", style="yellow", markup=False)
+    tell_bundled(loader)
     return loader
 
 
@@ -135,18 +132,3 @@ def _analyze_all(
                 yield given, result
             except ClipAppError as error:  # the rest go on, whatever happens to one
                 yield given, error
-
-
-@contextmanager
-def _opened(output: Path | None) -> Iterator[TextIO]:
-    if output is None:
-        if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
-        yield sys.stdout
-        return
-    try:
-        file = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
-    except OSError as error:
-        fail(f"--output {output}: {error.strerror}", USAGE)
-    with file:
-        yield file

@@ -45,6 +45,10 @@ SETTINGS_OF = {
     "analyze": (*MODEL, "fallback", "max_upload_mb", "max_pixels", "decode", "labels_dir"),
     "evaluate": (*MODEL, "max_upload_mb", "max_pixels", "decode", "max_batch_size"),
     "prefetch": (*MODEL, "labels_dir", "log_format"),
+    "index": (*MODEL, "fallback", "max_upload_mb", "max_pixels", "decode", "max_batch_size"),
+    "search": (*MODEL, "fallback", "max_upload_mb", "max_pixels", "decode"),
+    "duplicates": (),
+    "label": (*MODEL, "fallback", "labels_dir"),
     "models": (),
 }
 

@@ -7,9 +7,13 @@ into a text file of UTF-8 with ``surrogateescape``, which makes the same bytes o
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
@@ -17,10 +21,21 @@ from rich.table import Table
 from rich.text import Text
 
 from clip_app.cli.inputs import STANDARD_INPUT
-from clip_app.errors import ClipAppError
+from clip_app.errors import BadOption, ClipAppError
 from clip_app.results import AnalysisResult, GroupResult
 
-__all__ = ["WRITERS", "OutputConsole", "OutputFormat", "Writer", "json_text", "shown"]
+__all__ = [
+    "WRITERS",
+    "Lines",
+    "OutputConsole",
+    "OutputFormat",
+    "Writer",
+    "json_text",
+    "no_formula",
+    "no_formula_path",
+    "opened_output",
+    "shown",
+]
 
 # What a spreadsheet takes for the beginning of a formula.
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
@@ -119,12 +134,11 @@ class CsvWriter:
 
     def __init__(self, out: TextIO) -> None:
         self._out = out
-        self._csv = csv.DictWriter(_Lines(out), self.HEADER, lineterminator=_Lines.end)
+        self._csv = csv.DictWriter(Lines(out), self.HEADER, lineterminator=Lines.end)
         self._csv.writeheader()
 
     def write(self, path: str, answer: AnalysisResult | ClipAppError) -> None:
-        # A path that names the same file, and is no formula.
-        image = f"./{path}" if path.startswith(FORMULA) and path != STANDARD_INPUT else path
+        image = path if path == STANDARD_INPUT else no_formula_path(path)
         if isinstance(answer, AnalysisResult):
             size = {"width": answer.image.width, "height": answer.image.height}
             about = {"image": image, "model": answer.model.id, "warnings": " ".join(_warnings(answer))} | size
@@ -137,7 +151,7 @@ class CsvWriter:
         pass
 
 
-class _Lines:
+class Lines:
     """Ends with one character what csv ends with two: before Python 3.13 it quotes only those two where they end."""
 
     end = "\r\n"
@@ -196,10 +210,16 @@ def _rows(group: GroupResult) -> Iterator[dict[str, Any]]:
         yield common
     for rank, score in enumerate(group.labels, 1):
         scores = {"confidence": score.confidence, "similarity": score.similarity}
-        yield common | {"rank": rank, "label": _no_formula(score.label)} | scores
+        yield common | {"rank": rank, "label": no_formula(score.label)} | scores
 
 
-def _no_formula(text: str) -> str:
+def no_formula_path(path: str) -> str:
+    """A path that names the same file, and is no formula."""
+    return f"./{path}" if path.startswith(FORMULA) else path
+
+
+def no_formula(text: str) -> str:
+    """A text that a spreadsheet takes for one."""
     return f"'{text}" if text.startswith(FORMULA) else text
 
 
@@ -209,3 +229,23 @@ WRITERS: dict[OutputFormat, Callable[[TextIO], Writer]] = {
     OutputFormat.jsonl: JsonLinesWriter,
     OutputFormat.csv: CsvWriter,
 }
+
+
+@contextmanager
+def opened_output(output: Path | None) -> Iterator[TextIO]:
+    """Open what results are written to: a file, or standard output.
+
+    Raises:
+        BadOption: the file cannot be written.
+    """
+    if output is None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
+        yield sys.stdout
+        return
+    try:
+        file = output.open("w", encoding="utf-8", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise BadOption(f"--output {output}: {error.strerror}") from None
+    with file:
+        yield file
